@@ -1,0 +1,16 @@
+"""The protocol over asyncio sockets: the one subpackage that does I/O."""
+
+from .dial import Dialled, HubSilent, dial_hub
+from .link import Link, LinkOwner, StreamHandler, TunnelStream
+from .relay import Relay
+
+__all__ = [
+    "Dialled",
+    "HubSilent",
+    "Link",
+    "LinkOwner",
+    "Relay",
+    "StreamHandler",
+    "TunnelStream",
+    "dial_hub",
+]

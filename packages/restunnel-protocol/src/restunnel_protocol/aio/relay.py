@@ -1,0 +1,170 @@
+"""Carries bytes between one TCP connection and one stream, by callbacks, without a task.
+
+    TCP connection  --buffer_updated-->  stream.send      (paused while the tunnel is full)
+    TCP connection  <--transport.write--  stream_data   (credit held while the socket is full)
+
+EOF becomes EOF, a reset becomes a reset, in both directions. Until both
+directions have ended, the socket is set so that closing it resets it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ..addresses import Target
+from ..codec import Buffer
+from ..connection import Role
+from ..errors import CloseReason, ConnectFailReason
+from .link import TunnelStream
+from .sockets import receive_buffer, reset_on_close, transport_socket, tune_proxied
+
+SOCKET_WRITE_HIGH = 128 * 1024
+SOCKET_WRITE_LOW = 32 * 1024
+"""Bytes in the socket's transport at which credit is held back and returned."""
+
+RESET_GRACE = 10.0
+"""Seconds that data received before a failure may take to leave before the reset."""
+
+
+class Relay(asyncio.BufferedProtocol):
+    """Protocol of the TCP connection and handler of the stream at once.
+
+    Give it to `create_connection`, or call `attach` with a transport that already
+    exists; then it becomes the stream's handler. `done` is called once, when the
+    TCP connection is closed.
+    """
+
+    def __init__(self, stream: TunnelStream, done: Callable[[Relay], None]) -> None:
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self._stream = stream
+        self._done = done
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._buffer = receive_buffer()
+        self._socket_full = False
+        self._unconsumed = 0
+        self._stream_over = False
+        self._resetting: asyncio.TimerHandle | None = None
+
+    def attach(self, transport: asyncio.Transport) -> None:
+        """Take over a transport from the protocol that it has."""
+        transport.set_protocol(self)
+        self.connection_made(transport)
+        transport.resume_reading()
+
+    def feed(self, data: Buffer) -> None:
+        """Bytes that were read from the TCP connection before this relay had it."""
+        self.bytes_received += len(data)
+        if not self._stream.send(data) and self._transport is not None:
+            self._transport.pause_reading()
+
+    def abort(self, reason: CloseReason) -> None:
+        """End both sides at once, visibly failed."""
+        if not self._stream_over:
+            self._stream_over = True
+            self._stream.close(reason)
+        self._reset()
+
+    # --- the TCP connection --------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(SOCKET_WRITE_HIGH, SOCKET_WRITE_LOW)
+        sock = transport_socket(transport)
+        tune_proxied(sock)
+        reset_on_close(sock, True)
+        self._stream.handler = self
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._stream_over:
+            return
+        self.bytes_received += nbytes
+        if not self._stream.send(self._buffer[:nbytes]):
+            assert self._transport is not None
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        if not self._stream_over:
+            self._stream.send_eof()
+        return True  # the other direction goes on
+
+    def pause_writing(self) -> None:
+        self._socket_full = True
+
+    def resume_writing(self) -> None:
+        self._socket_full = False
+        if self._resetting is not None:
+            self._reset()
+        elif self._unconsumed and not self._stream_over:
+            size, self._unconsumed = self._unconsumed, 0
+            self._stream.consume(size)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._resetting is not None:
+            self._resetting.cancel()
+        if not self._stream_over:
+            self._stream_over = True
+            # What a target sent before its reset still reaches the client. A client that is
+            # gone leaves nobody who could want the rest, and draining might never end.
+            drain = self._stream.link.connection.role is Role.NODE
+            self._stream.close(_close_reason(exc), drain=drain)
+        self._done(self)
+
+    # --- the stream ----------------------------------------------------------------
+
+    def stream_connected(self, address: Target) -> None:
+        raise AssertionError("the stream was connected before the relay got it")
+
+    def stream_failed(self, reason: ConnectFailReason, detail: str) -> None:
+        raise AssertionError("the stream was connected before the relay got it")
+
+    def stream_data(self, data: memoryview) -> None:
+        size = len(data)
+        self.bytes_sent += size
+        assert self._transport is not None
+        self._transport.write(data)
+        if self._socket_full:
+            self._unconsumed += size
+        else:
+            self._stream.consume(size)
+
+    def stream_eof(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def stream_closed(self, reason: CloseReason | None, detail: str) -> None:
+        self._stream_over = True
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if reason is None:
+            reset_on_close(transport_socket(transport), False)
+            transport.close()
+        elif transport.get_write_buffer_size() == 0:
+            self._reset()
+        else:
+            # resume_writing comes once all of it is with the kernel.
+            self._resetting = self._loop.call_later(RESET_GRACE, self._reset)
+            transport.set_write_buffer_limits(0)
+
+    def stream_writable(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _reset(self) -> None:
+        if self._transport is not None:
+            reset_on_close(transport_socket(self._transport), True)
+            self._transport.abort()
+
+
+def _close_reason(exc: Exception | None) -> CloseReason:
+    if isinstance(exc, TimeoutError):
+        return CloseReason.TIMEOUT
+    return CloseReason.RESET if isinstance(exc, OSError) else CloseReason.CANCELLED

@@ -1,0 +1,81 @@
+"""Socket options and the shared receive buffer. Each option says why it is set."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from typing import Final
+
+RECEIVE_BUFFER_SIZE: Final = 256 * 1024
+"""Bytes that one read can take: four full records."""
+
+NOTSENT_LOWAT: Final = 128 * 1024
+"""Bytes that the kernel may hold unsent on a tunnel: what a small request waits behind."""
+
+KEEPALIVE_IDLE: Final = 60
+"""Seconds without traffic before TCP probes whether the other end still exists."""
+
+_LINGER_RESET: Final = struct.pack("ii", 1, 0)
+_LINGER_NORMAL: Final = struct.pack("ii", 0, 0)
+
+
+class _LoopBuffer(threading.local):
+    """One buffer per thread, so per event loop: it is only used within one callback."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
+
+
+_loop_buffer = _LoopBuffer()
+
+
+def receive_buffer() -> memoryview:
+    """This loop's receive buffer. What it holds is gone after the callback returns."""
+    return _loop_buffer.view
+
+
+def tune_tunnel(sock: socket.socket, dead_after: float) -> None:
+    """Options for a tunnel that must notice a dead route within `dead_after` seconds."""
+    _set(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _set(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    _set_named(sock, "TCP_NOTSENT_LOWAT", NOTSENT_LOWAT)
+    _set_named(sock, "TCP_USER_TIMEOUT", int(dead_after * 1000))
+
+
+def tune_proxied(sock: socket.socket) -> None:
+    """Options for a connection to a client or a target."""
+    _set(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _set(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    _set_named(sock, "TCP_KEEPIDLE", KEEPALIVE_IDLE)
+
+
+def reset_on_close(sock: socket.socket, reset: bool) -> None:
+    """Whether closing, or the death of this process, resets the connection.
+
+    A connection that carries a stream is set to reset until both directions have
+    ended, so that a transfer cut short by a crash never looks complete.
+    """
+    _set(sock, socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET if reset else _LINGER_NORMAL)
+
+
+def transport_socket(transport: asyncio.BaseTransport) -> socket.socket:
+    """The socket below a transport, for options only."""
+    sock: socket.socket = transport.get_extra_info("socket")
+    return sock
+
+
+def _set_named(sock: socket.socket, option: str, value: int) -> None:
+    number = getattr(socket, option, None)
+    if number is None and option == "TCP_NOTSENT_LOWAT" and hasattr(socket, "TCP_USER_TIMEOUT"):
+        number = 25  # Linux; Python names it from 3.12 on
+    if number is not None:
+        _set(sock, socket.IPPROTO_TCP, number, value)
+
+
+def _set(sock: socket.socket, level: int, option: int, value: int | bytes) -> None:
+    # The peer may be gone already, or the socket not TCP: the next read or write says so.
+    with contextlib.suppress(OSError):
+        sock.setsockopt(level, option, value)

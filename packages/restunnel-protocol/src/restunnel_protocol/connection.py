@@ -1,0 +1,694 @@
+"""One end of an authenticated tunnel, without I/O.
+
+Feed it bytes (`receive_data`) and the time; it returns events. Call its methods;
+it collects bytes (`data_to_send`). It owns no socket, clock, timer or task.
+
+    socket --> receive_data(data, now) --> events
+    send_data / connect / accept / close_stream ... --> data_to_send() --> socket
+    next_timeout() --> a timer of yours --> handle_timeout(now) --> events
+
+Sending: while little is waiting, frames go straight into the record under
+construction. Once `OUTPUT_TARGET` bytes of sealed records wait to be fetched,
+data stays with its stream, and streams take turns, a record's worth each, as
+room comes. Frames that are not data never wait behind a stream's data.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from .addresses import Target
+from .codec import Buffer
+from .errors import (
+    CloseReason,
+    ConnectFailReason,
+    GoAwayReason,
+    LocalError,
+    RemoteError,
+)
+from .events import (
+    Connected,
+    ConnectFailed,
+    ConnectRequested,
+    DataReceived,
+    EofReceived,
+    Established,
+    Event,
+    GoAwayReceived,
+    RoundTripMeasured,
+    StatusReceived,
+    StreamClosed,
+    StreamWritable,
+    TunnelEnded,
+)
+from .frames import FIRST_IGNORABLE_TYPE, HEADER, FrameType, parse_frames
+from .limits import (
+    FRAME_HEADER_SIZE,
+    LENGTH_SIZE,
+    MAX_OUTSTANDING_PINGS,
+    MAX_PAYLOAD,
+    MAX_PLAINTEXT,
+    MAX_RECEIVE_WINDOW,
+    MAX_STREAM_ID,
+    MAX_STREAMS,
+    OUTPUT_LIMIT,
+    OUTPUT_TARGET,
+    PENDING_HIGH,
+    PENDING_LOW,
+    PING_INTERVAL,
+    PING_TIMEOUT,
+    TUNNEL_WINDOW_BUDGET,
+)
+from .messages import (
+    PING_SIZE,
+    Close,
+    Connect,
+    ConnectFail,
+    ConnectOk,
+    GoAway,
+    Status,
+    Window,
+    check_ping,
+)
+from .noise import Session
+from .streams import TRANSITIONS, Signal, State, Stream
+from .windows import WindowBudget
+
+_MIN_PIECE = 2048
+"""Bytes of room in a record below which data starts a new record instead."""
+
+_RTT_REFRESH = 1.0
+"""Seconds after which a busy stream asks for a fresh round-trip measurement."""
+
+
+_spare_buffers: list[bytearray] = []
+"""Plaintext buffers between two records, so that an idle tunnel holds none."""
+
+
+class Role(Enum):
+    """Which end of the tunnel this is."""
+
+    HUB = "hub"
+    NODE = "node"
+
+
+@dataclass(slots=True)
+class Settings:
+    """What may differ between deployments. Times in seconds, sizes in bytes."""
+
+    ping_interval: float = PING_INTERVAL
+    ping_timeout: float = PING_TIMEOUT
+    max_streams: int = MAX_STREAMS
+    max_receive_window: int = MAX_RECEIVE_WINDOW
+    budget: WindowBudget = field(default_factory=lambda: WindowBudget(TUNNEL_WINDOW_BUDGET))
+
+
+class Connection:
+    """A tunnel after its handshake; `role` says which end."""
+
+    def __init__(
+        self, role: Role, session: Session, now: float, settings: Settings | None = None
+    ) -> None:
+        self.role = role
+        self.session = session
+        self._settings = settings or Settings()
+        self._streams: dict[int, Stream] = {}
+        self._last_id = 0
+        self._events: list[Event] = []
+        self._established = False
+        self._ended = False
+        self._go_away_sent = False
+        self._go_away_received = False
+        # Receiving.
+        self._partial = bytearray()
+        self._last_received = now
+        self._handlers = _handlers(self)
+        # Sending.
+        self._plain: bytearray | None = None
+        self._plain_size = 0
+        self._out: list[bytearray] = []
+        self._out_size = 0
+        self._ready: deque[Stream] = deque()
+        # Liveness and round trip.
+        self._ping_deadline: float | None = None
+        self._pings: dict[bytes, float] = {}
+        self._ping_count = 0
+        self._last_ping = now
+        self._rtt: float | None = None
+        if role is Role.NODE:
+            # The hub keeps an older tunnel of this node until a record authenticates.
+            self.ping(now)
+
+    # --- state ---------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Whether `TunnelEnded` has been reported; nothing can be done with it then."""
+        return self._ended
+
+    @property
+    def draining(self) -> bool:
+        """Whether either end has said GOAWAY, so that no new stream can be opened."""
+        return self._go_away_sent or self._go_away_received
+
+    @property
+    def stream_count(self) -> int:
+        return len(self._streams)
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds of the best recent round trip, None before the first PONG."""
+        return self._rtt
+
+    def next_event_list(self) -> list[Event]:
+        """Events since the last call that did not come from `receive_data`."""
+        events, self._events = self._events, []
+        return events
+
+    # --- receiving -----------------------------------------------------------
+
+    def receive_data(self, data: Buffer, now: float) -> list[Event]:
+        """Take bytes as they came from the socket; the events they cause, in order.
+
+        Every byte is used or kept; `data` may be overwritten afterwards. A protocol
+        error of the peer is reported as `TunnelEnded`, never raised.
+        """
+        if not self._ended:
+            self._last_received = now
+            self._ping_deadline = None
+            try:
+                self._receive_records(memoryview(data), now)
+            except RemoteError as error:
+                self._fail(error.reason, error.detail)
+        return self.next_event_list()
+
+    def receive_eof(self) -> list[Event]:
+        """The peer closed its end of the socket, or the socket failed."""
+        if not self._ended:
+            self._end(None, "closed by the peer")
+        return self.next_event_list()
+
+    def _receive_records(self, view: memoryview, now: float) -> None:
+        position, size = 0, len(view)
+        if self._partial:
+            position = self._complete_partial(view, now)
+        while not self._ended:
+            start = position + LENGTH_SIZE
+            if start > size:
+                break
+            end = start + (view[position] << 8 | view[position + 1])
+            if end > size:
+                break
+            self._receive_record(view[start:end], now)
+            position = end
+        if position < size and not self._ended:
+            self._partial += view[position:]
+
+    def _complete_partial(self, view: memoryview, now: float) -> int:
+        """Finish the record begun by earlier bytes; how many of `view` it took."""
+        partial = self._partial
+        used = 0
+        if len(partial) < LENGTH_SIZE:
+            used = min(LENGTH_SIZE - len(partial), len(view))
+            partial += view[:used]
+            if len(partial) < LENGTH_SIZE:
+                return used
+        missing = LENGTH_SIZE + (partial[0] << 8 | partial[1]) - len(partial)
+        piece = view[used : used + missing]
+        partial += piece
+        used += len(piece)
+        if len(piece) == missing:
+            self._partial = bytearray()
+            self._receive_record(memoryview(partial)[LENGTH_SIZE:], now)
+        return used
+
+    def _receive_record(self, ciphertext: memoryview, now: float) -> None:
+        plaintext = self.session.opener.open(ciphertext)
+        if not self._established:
+            self._established = True
+            self._events.append(Established())
+            if self.role is Role.HUB:
+                self.ping(now)
+        for kind, stream_id, payload in parse_frames(plaintext):
+            if self._ended:
+                return
+            handler = self._handlers.get(kind)
+            if handler is not None:
+                handler(stream_id, payload, now)
+            elif kind < FIRST_IGNORABLE_TYPE:
+                self._refuse_type(kind)
+
+    def _refuse_type(self, kind: int) -> None:
+        if kind in FrameType._value2member_map_:
+            raise RemoteError(
+                GoAwayReason.UNEXPECTED_FRAME,
+                f"a {self.role.value} does not take {FrameType(kind).name} here",
+            )
+        raise RemoteError(GoAwayReason.UNKNOWN_TYPE, f"unknown frame type 0x{kind:02x}")
+
+    def _on_data(self, stream_id: int, payload: memoryview, now: float) -> None:
+        stream = self._find(stream_id, FrameType.DATA)
+        if stream is None:
+            return
+        if stream.state is not State.OPEN:
+            self._apply(stream, Signal.RECV_DATA)
+        stream.receive_window.receive(len(payload))
+        if payload:
+            self._events.append(DataReceived(stream_id, payload))
+
+    def _on_window(self, stream_id: int, payload: memoryview, now: float) -> None:
+        increment = Window.decode(payload).increment
+        stream = self._find(stream_id, FrameType.WINDOW)
+        if stream is not None:
+            stream.send_window.add(increment)
+            self._schedule(stream)
+
+    def _on_eof(self, stream_id: int, payload: memoryview, now: float) -> None:
+        _expect_empty(payload, FrameType.EOF)
+        stream = self._find(stream_id, FrameType.EOF)
+        if stream is not None:
+            self._apply(stream, Signal.RECV_EOF)
+            self._events.append(EofReceived(stream_id))
+            self._finish_if_closed(stream)
+
+    def _on_close(self, stream_id: int, payload: memoryview, now: float) -> None:
+        message = Close.decode(payload)
+        stream = self._find(stream_id, FrameType.CLOSE)
+        if stream is not None:
+            self._apply(stream, Signal.RECV_CLOSE)
+            self._forget(stream, message.reason, message.detail)
+
+    def _on_connect(self, stream_id: int, payload: memoryview, now: float) -> None:
+        target = Connect.decode(payload).target
+        if stream_id <= self._last_id:
+            raise RemoteError(
+                GoAwayReason.BAD_STREAM_ID,
+                f"CONNECT for stream {stream_id} after stream {self._last_id}",
+            )
+        self._last_id = stream_id
+        stream = self._add_stream(stream_id, State.OFFERED, now)
+        if self._go_away_sent:
+            self.refuse(stream_id, ConnectFailReason.GOING_AWAY, "the node is stopping")
+        elif len(self._streams) > self._settings.max_streams:
+            self.refuse(stream_id, ConnectFailReason.BUSY, "too many streams at once")
+        else:
+            self._events.append(ConnectRequested(stream.id, target))
+
+    def _on_connect_ok(self, stream_id: int, payload: memoryview, now: float) -> None:
+        message = ConnectOk.decode(payload)
+        stream = self._find(stream_id, FrameType.CONNECT_OK)
+        if stream is not None:
+            self._apply(stream, Signal.RECV_OK)
+            self._events.append(Connected(stream_id, message.address))
+
+    def _on_connect_fail(self, stream_id: int, payload: memoryview, now: float) -> None:
+        message = ConnectFail.decode(payload)
+        stream = self._find(stream_id, FrameType.CONNECT_FAIL)
+        if stream is not None:
+            self._apply(stream, Signal.RECV_FAIL)
+            self._drop(stream)
+            self._events.append(ConnectFailed(stream_id, message.reason, message.detail))
+
+    def _on_ping(self, stream_id: int, payload: memoryview, now: float) -> None:
+        _expect_tunnel(stream_id, FrameType.PING)
+        self._write_frame(FrameType.PONG, 0, check_ping(payload))
+
+    def _on_pong(self, stream_id: int, payload: memoryview, now: float) -> None:
+        _expect_tunnel(stream_id, FrameType.PONG)
+        sent = self._pings.pop(check_ping(payload), None)
+        if sent is not None:
+            sample = now - sent
+            # The best of the last and this: a PONG that queued behind data says little.
+            self._rtt = sample if self._rtt is None else min(sample, 0.75 * self._rtt + 0.25 * sample)
+            self._events.append(RoundTripMeasured(sample))
+
+    def _on_go_away(self, stream_id: int, payload: memoryview, now: float) -> None:
+        _expect_tunnel(stream_id, FrameType.GOAWAY)
+        message = GoAway.decode(payload)
+        self._go_away_received = True
+        self._events.append(GoAwayReceived(message.reason, message.retry_after, message.detail))
+
+    def _on_status(self, stream_id: int, payload: memoryview, now: float) -> None:
+        _expect_tunnel(stream_id, FrameType.STATUS)
+        self._events.append(StatusReceived(Status.decode(payload).fields))
+
+    def _on_padding(self, stream_id: int, payload: memoryview, now: float) -> None:
+        """PADDING means nothing, in any state."""
+
+    # --- streams -------------------------------------------------------------
+
+    def connect(self, target: Target, now: float) -> int:
+        """Hub: ask the node for a connection to `target`; the new stream's id.
+
+        Data may follow at once, up to the node's initial window. Raises
+        `LocalError` if the tunnel is draining or its stream ids are used up.
+        """
+        self._check_role(Role.HUB)
+        self._check_usable()
+        if self.draining:
+            raise LocalError("the tunnel takes no new streams")
+        if self._last_id >= MAX_STREAM_ID:
+            raise LocalError("the tunnel's stream ids are used up")
+        self._last_id += 1
+        self._add_stream(self._last_id, State.CONNECTING, now)
+        self._write_frame(FrameType.CONNECT, self._last_id, Connect(target).encode())
+        return self._last_id
+
+    def accept(self, stream_id: int, address: Target) -> None:
+        """Node: the target is connected, at `address`."""
+        self._check_role(Role.NODE)
+        stream = self._own(stream_id)
+        self._apply_local(stream, Signal.SEND_OK)
+        self._write_frame(FrameType.CONNECT_OK, stream_id, ConnectOk(address).encode())
+
+    def refuse(self, stream_id: int, reason: ConnectFailReason, detail: str = "") -> None:
+        """Node: the target cannot be connected; the stream is over."""
+        self._check_role(Role.NODE)
+        stream = self._own(stream_id)
+        self._apply_local(stream, Signal.SEND_FAIL)
+        self._drop(stream)
+        self._write_frame(FrameType.CONNECT_FAIL, stream_id, ConnectFail(reason, detail).encode())
+
+    def send_data(self, stream_id: int, data: Buffer) -> int:
+        """Send bytes; how many of this stream's now wait.
+
+        `data` is used or copied before this returns. From `PENDING_HIGH` on the
+        caller should stop; `StreamWritable` says when to go on. Raises `LocalError`
+        for a stream that may not send.
+        """
+        stream = self._own(stream_id)
+        if stream.state is not State.OPEN:
+            self._apply_local(stream, Signal.SEND_DATA)
+        if stream.wants_eof or stream.close_when_drained:
+            raise LocalError(f"stream {stream_id} has been ended")
+        view = memoryview(data)
+        if not stream.pending and self._out_size < OUTPUT_TARGET:
+            sent = min(len(view), stream.send_window.credit)
+            if sent:
+                self._write_data(stream, view[:sent])
+                view = view[sent:]
+        if view:
+            stream.pending.append(bytes(view))
+            stream.pending_size += len(view)
+            self._schedule(stream)
+            stream.throttled = stream.throttled or stream.pending_size >= PENDING_HIGH
+        return stream.pending_size
+
+    def send_eof(self, stream_id: int) -> None:
+        """End our direction of a stream, after all data that waits."""
+        stream = self._own(stream_id)
+        if stream.wants_eof or Signal.SEND_EOF not in TRANSITIONS[stream.state]:
+            raise LocalError(f"stream {stream_id} cannot be ended in {stream.state.name}")
+        stream.wants_eof = True
+        self._settle(stream)
+
+    def close_stream(
+        self, stream_id: int, reason: CloseReason, detail: str = "", *, drain: bool = False
+    ) -> None:
+        """End a stream in both directions, visibly failed; does nothing if it is over.
+
+        With `drain`, data that waits goes out before the CLOSE, as TCP delivers
+        what came before a reset; otherwise it is dropped.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None or self._ended:
+            return
+        if drain and stream.pending:
+            stream.close_when_drained = (reason, detail)
+            return
+        if stream.state in (State.OFFERED, State.OFFERED_ENDED):
+            self.refuse(stream_id, ConnectFailReason.GENERAL, detail)
+        else:
+            self._send_close(stream, reason, detail)
+
+    def consume(self, stream_id: int, size: int, now: float) -> None:
+        """`size` received bytes are out of our hands: their credit goes back."""
+        stream = self._streams.get(stream_id)
+        if stream is None or self._ended:
+            return
+        settings = self._settings
+        increment = stream.receive_window.consume(
+            size, now, self._rtt, settings.max_receive_window, settings.budget
+        )
+        if increment and stream.state is not State.REMOTE_ENDED:
+            self._write_frame(FrameType.WINDOW, stream_id, Window(increment).encode())
+            if self._rtt is None or now - self._last_ping > _RTT_REFRESH:
+                self.ping(now)
+
+    # --- the tunnel ----------------------------------------------------------
+
+    def ping(self, now: float) -> None:
+        """Send a PING; the PONG measures the round trip."""
+        self._check_usable()
+        self._ping_count += 1
+        payload = self._ping_count.to_bytes(PING_SIZE, "big")
+        while len(self._pings) >= MAX_OUTSTANDING_PINGS:
+            del self._pings[next(iter(self._pings))]
+        self._pings[payload] = now
+        self._last_ping = now
+        self._write_frame(FrameType.PING, 0, payload)
+
+    def send_status(self, status: Status) -> None:
+        """Node: report to the hub."""
+        self._check_role(Role.NODE)
+        self._check_usable()
+        self._write_frame(FrameType.STATUS, 0, status.encode())
+
+    def go_away(self, reason: GoAwayReason, retry_after: int = 0, detail: str = "") -> None:
+        """Announce that no new streams are taken. Running streams go on."""
+        self._check_usable()
+        self._go_away_sent = True
+        self._write_frame(FrameType.GOAWAY, 0, GoAway(reason, retry_after, detail).encode())
+
+    def terminate(self, reason: GoAwayReason, detail: str = "") -> list[Event]:
+        """End the tunnel at once: GOAWAY, all streams failed, `TunnelEnded`."""
+        if not self._ended:
+            self._fail(reason, detail)
+        return self.next_event_list()
+
+    def next_timeout(self) -> float | None:
+        """When `handle_timeout` wants to be called, in the caller's clock; None: never."""
+        if self._ended:
+            return None
+        if self._ping_deadline is not None:
+            return self._ping_deadline
+        return self._last_received + self._settings.ping_interval
+
+    def handle_timeout(self, now: float) -> list[Event]:
+        """Act on the time: PING a silent peer, give up one that stays silent."""
+        due = self.next_timeout()
+        if due is not None and now >= due:
+            if self._ping_deadline is not None:
+                self._fail(GoAwayReason.PING_TIMEOUT, "no sign of life from the peer")
+            else:
+                self.ping(now)
+                self._ping_deadline = now + self._settings.ping_timeout
+        return self.next_event_list()
+
+    # --- sending -------------------------------------------------------------
+
+    def data_to_send(self) -> list[bytearray]:
+        """Records for the socket, each in a buffer of its own that nothing will change.
+
+        Call it after every other call, unless the socket would not take more now.
+        """
+        while self._ready and self._out_size < OUTPUT_TARGET:
+            self._serve(self._ready.popleft())
+        self._seal()
+        out, self._out, self._out_size = self._out, [], 0
+        return out
+
+    def _serve(self, stream: Stream) -> None:
+        """A stream's turn: one record's worth of its pending data."""
+        stream.scheduled = False
+        limit = min(stream.send_window.credit, MAX_PAYLOAD)
+        while limit and stream.pending:
+            piece = stream.take(limit)
+            limit -= len(piece)
+            self._write_data(stream, piece)
+        if stream.throttled and stream.pending_size <= PENDING_LOW:
+            stream.throttled = False
+            self._events.append(StreamWritable(stream.id))
+        self._schedule(stream)
+        self._settle(stream)
+
+    def _schedule(self, stream: Stream) -> None:
+        if stream.pending and stream.send_window.credit and not stream.scheduled:
+            stream.scheduled = True
+            self._ready.append(stream)
+
+    def _settle(self, stream: Stream) -> None:
+        """Send the EOF or CLOSE that waited for the pending data, if it is gone."""
+        if stream.pending:
+            return
+        if stream.close_when_drained is not None:
+            self._send_close(stream, *stream.close_when_drained)
+        elif stream.wants_eof and Signal.SEND_EOF in TRANSITIONS[stream.state]:
+            self._apply_local(stream, Signal.SEND_EOF)
+            self._write_frame(FrameType.EOF, stream.id, b"")
+            self._finish_if_closed(stream)
+
+    def _send_close(self, stream: Stream, reason: CloseReason, detail: str) -> None:
+        self._apply_local(stream, Signal.SEND_CLOSE)
+        self._drop(stream)
+        self._write_frame(FrameType.CLOSE, stream.id, Close(reason, detail).encode())
+
+    def _write_data(self, stream: Stream, data: Buffer) -> None:
+        """DATA frames for bytes that the credit covers, into the record at hand."""
+        stream.send_window.credit -= len(data)
+        view = memoryview(data)
+        while view:
+            room = MAX_PAYLOAD - self._plain_size
+            if room < len(view) and room < _MIN_PIECE:
+                self._seal()
+                room = MAX_PAYLOAD
+            self._put(FrameType.DATA, stream.id, view[:room])
+            view = view[room:]
+
+    def _write_frame(self, kind: FrameType, stream_id: int, payload: bytes) -> None:
+        if self._plain_size + FRAME_HEADER_SIZE + len(payload) > MAX_PLAINTEXT:
+            self._seal()
+        self._put(kind, stream_id, payload)
+        if self._out_size > OUTPUT_LIMIT and not self._ended:
+            self._fail(GoAwayReason.NOT_READING, "answers pile up unread")
+
+    def _put(self, kind: FrameType, stream_id: int, payload: Buffer) -> None:
+        start = self._plain_size
+        body = start + FRAME_HEADER_SIZE
+        end = body + len(payload)
+        plain = self._plain
+        if plain is None:
+            plain = self._plain = _spare_buffers.pop() if _spare_buffers else bytearray(MAX_PLAINTEXT)
+        HEADER.pack_into(plain, start, kind, stream_id, len(payload))
+        plain[body:end] = payload
+        self._plain_size = end
+
+    def _seal(self) -> None:
+        if self._plain is not None:
+            record = self.session.sealer.seal(memoryview(self._plain)[: self._plain_size])
+            _spare_buffers.append(self._plain)
+            self._plain, self._plain_size = None, 0
+            self._out.append(record)
+            self._out_size += len(record)
+
+    # --- helpers -------------------------------------------------------------
+
+    def _add_stream(self, stream_id: int, state: State, now: float) -> Stream:
+        session = self.session
+        stream = Stream(stream_id, state, session.remote.window, session.local.window, now)
+        self._streams[stream_id] = stream
+        return stream
+
+    def _find(self, stream_id: int, kind: FrameType) -> Stream | None:
+        """The stream of a received frame; None if it is over already.
+
+        A frame may cross our own end of the stream on the way, so an id that has
+        been used is fine; one that never was is not.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None and not 0 < stream_id <= self._last_id:
+            raise RemoteError(
+                GoAwayReason.BAD_STREAM_ID, f"{kind.name} for stream {stream_id}, never opened"
+            )
+        return stream
+
+    def _own(self, stream_id: int) -> Stream:
+        """The stream of a local call."""
+        self._check_usable()
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            raise LocalError(f"stream {stream_id} is not open")
+        return stream
+
+    def _apply(self, stream: Stream, signal: Signal) -> None:
+        following = TRANSITIONS[stream.state].get(signal)
+        if following is None:
+            raise RemoteError(
+                GoAwayReason.UNEXPECTED_FRAME,
+                f"{signal.name} on stream {stream.id} in state {stream.state.name}",
+            )
+        stream.state = following
+
+    def _apply_local(self, stream: Stream, signal: Signal) -> None:
+        following = TRANSITIONS[stream.state].get(signal)
+        if following is None:
+            raise LocalError(f"{signal.name} on stream {stream.id} in state {stream.state.name}")
+        stream.state = following
+
+    def _finish_if_closed(self, stream: Stream) -> None:
+        if stream.state is State.CLOSED:
+            self._forget(stream, None, "")
+
+    def _forget(self, stream: Stream, reason: CloseReason | None, detail: str) -> None:
+        self._drop(stream)
+        self._events.append(StreamClosed(stream.id, reason, detail))
+
+    def _drop(self, stream: Stream) -> None:
+        # It may still stand in the ready queue, with nothing left to do there.
+        stream.state = State.CLOSED
+        stream.pending.clear()
+        stream.pending_size = 0
+        stream.throttled = False
+        stream.close_when_drained = None
+        stream.receive_window.release(self._settings.budget)
+        del self._streams[stream.id]
+
+    def _fail(self, reason: GoAwayReason, detail: str) -> None:
+        """End the tunnel ourselves, telling the peer why."""
+        self._go_away_sent = True
+        self._ended = True  # before the write: what does not fit any more is no new failure
+        self._write_frame(FrameType.GOAWAY, 0, GoAway(reason, 0, detail).encode())
+        self._end(reason, detail)
+
+    def _end(self, reason: GoAwayReason | None, detail: str) -> None:
+        self._ended = True
+        self._ready.clear()
+        for stream in list(self._streams.values()):
+            self._forget(stream, CloseReason.TUNNEL_LOST, detail)
+        self._events.append(TunnelEnded(reason, detail))
+
+    def _check_usable(self) -> None:
+        if self._ended:
+            raise LocalError("the tunnel has ended")
+
+    def _check_role(self, role: Role) -> None:
+        if self.role is not role:
+            raise LocalError(f"only a {role.value} does this")
+
+
+_Handler = Callable[[int, memoryview, float], None]
+
+
+def _handlers(connection: Connection) -> dict[int, _Handler]:
+    """What each frame type does at this end; a type that is missing is an error there."""
+    both: dict[int, _Handler] = {
+        FrameType.DATA: connection._on_data,
+        FrameType.WINDOW: connection._on_window,
+        FrameType.EOF: connection._on_eof,
+        FrameType.CLOSE: connection._on_close,
+        FrameType.PING: connection._on_ping,
+        FrameType.PONG: connection._on_pong,
+        FrameType.GOAWAY: connection._on_go_away,
+        FrameType.PADDING: connection._on_padding,
+    }
+    if connection.role is Role.NODE:
+        return {**both, FrameType.CONNECT: connection._on_connect}
+    return {
+        **both,
+        FrameType.CONNECT_OK: connection._on_connect_ok,
+        FrameType.CONNECT_FAIL: connection._on_connect_fail,
+        FrameType.STATUS: connection._on_status,
+    }
+
+
+def _expect_tunnel(stream_id: int, kind: FrameType) -> None:
+    if stream_id != 0:
+        raise RemoteError(GoAwayReason.BAD_STREAM_ID, f"{kind.name} on stream {stream_id}")
+
+
+def _expect_empty(payload: memoryview, kind: FrameType) -> None:
+    if payload:
+        raise RemoteError(GoAwayReason.BAD_PAYLOAD, f"{kind.name} with a payload")

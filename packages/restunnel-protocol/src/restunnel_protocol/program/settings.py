@@ -1,0 +1,130 @@
+"""Settings from one TOML file, then the environment, then flags; the last one wins."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from .errors import ExitCode, ProgramError
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from `500ms`, `30s`, `15m`, `2h`, `1d`, or a bare number of seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", text.strip())
+    if match is None:
+        raise ValueError(f"not a duration: {text!r} (as in 30s, 15m, 2h)")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def format_duration(seconds: float) -> str:
+    """`parse_duration`'s reverse, in the largest unit that leaves a whole number."""
+    for unit in ("d", "h", "m"):
+        if seconds >= _UNITS[unit] and seconds % _UNITS[unit] == 0:
+            return f"{seconds / _UNITS[unit]:.0f}{unit}"
+    return f"{seconds:g}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: `ping_interval` in TOML, `PREFIX_PING_INTERVAL`, `--ping-interval`.
+
+    `parse` takes the text and raises `ValueError`. A `many` setting is a list in
+    TOML, comma-separated in the environment, and a flag that may be repeated.
+    """
+
+    name: str
+    parse: Callable[[str], Any]
+    default: Any
+    metavar: str
+    help: str
+    many: bool = False
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+def add_flags(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -> None:
+    """A flag for each setting; None where it is not given."""
+    for setting in settings:
+        action = "append" if setting.many else "store"
+        parser.add_argument(
+            setting.flag, metavar=setting.metavar, help=setting.help, action=action
+        )
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A configuration file. Raises `ProgramError`."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError as error:
+        raise ProgramError(f"no configuration file {path}", code=ExitCode.USAGE) from error
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProgramError(
+            f"cannot read the configuration {path}: {error}", code=ExitCode.USAGE
+        ) from error
+
+
+def resolve(
+    settings: Sequence[Setting],
+    *,
+    file: Mapping[str, Any],
+    prefix: str,
+    flags: argparse.Namespace,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The value of every setting. Raises `ProgramError` (usage) naming the source."""
+    environment = os.environ if environment is None else environment
+    unknown = sorted(set(file) - {setting.name for setting in settings})
+    if unknown:
+        raise ProgramError(f"unknown setting in the configuration: {unknown[0]}", code=ExitCode.USAGE)
+    return {setting.name: _value(setting, file, prefix, flags, environment) for setting in settings}
+
+
+def _value(
+    setting: Setting,
+    file: Mapping[str, Any],
+    prefix: str,
+    flags: argparse.Namespace,
+    environment: Mapping[str, str],
+) -> Any:
+    variable = f"{prefix}_{setting.name.upper()}"
+    flag = getattr(flags, setting.name, None)
+    if flag is not None:
+        return _parse(setting, flag, setting.flag)
+    if variable in environment:
+        text = environment[variable]
+        return _parse(setting, _split(text) if setting.many else text, variable)
+    if setting.name in file:
+        return _parse(setting, file[setting.name], f"{setting.name} in the configuration")
+    return setting.default
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _parse(setting: Setting, raw: Any, source: str) -> Any:
+    try:
+        if not setting.many:
+            return setting.parse(_scalar(raw))
+        if not isinstance(raw, list):
+            raise ValueError("a list is needed")
+        return tuple(setting.parse(_scalar(item)) for item in raw)
+    except ValueError as error:
+        raise ProgramError(f"{source}: {error}", code=ExitCode.USAGE) from error
+
+
+def _scalar(raw: Any) -> str:
+    if isinstance(raw, bool) or not isinstance(raw, str | int | float):
+        raise ValueError(f"not usable: {raw!r}")
+    return str(raw)
