@@ -322,7 +322,9 @@ class Connection:
         if sent is not None:
             sample = now - sent
             # The best of the last and this: a PONG that queued behind data says little.
-            self._rtt = sample if self._rtt is None else min(sample, 0.75 * self._rtt + 0.25 * sample)
+            self._rtt = (
+                sample if self._rtt is None else min(sample, 0.75 * self._rtt + 0.25 * sample)
+            )
             self._events.append(RoundTripMeasured(sample))
 
     def _on_go_away(self, stream_id: int, payload: memoryview, now: float) -> None:
@@ -561,7 +563,9 @@ class Connection:
         end = body + len(payload)
         plain = self._plain
         if plain is None:
-            plain = self._plain = _spare_buffers.pop() if _spare_buffers else bytearray(MAX_PLAINTEXT)
+            plain = self._plain = (
+                _spare_buffers.pop() if _spare_buffers else bytearray(MAX_PLAINTEXT)
+            )
         HEADER.pack_into(plain, start, kind, stream_id, len(payload))
         plain[body:end] = payload
         self._plain_size = end

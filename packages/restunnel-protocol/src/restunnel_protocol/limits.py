@@ -70,7 +70,10 @@ TOKEN_SIZE: Final = 32
 """Bytes of an enrolment token: 256 bits."""
 
 MAX_NAME: Final = 255
-"""Largest host name or device name, in bytes of UTF-8: what a u8 can say."""
+"""Largest host name, in bytes: what a u8 can say."""
+
+MAX_NODE_NAME: Final = 64
+"""Largest name of a node, id of a node, or agent, in bytes of UTF-8."""
 
 MAX_STATUS: Final = 8192
 """Largest STATUS document, in bytes of JSON."""

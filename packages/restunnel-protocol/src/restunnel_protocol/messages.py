@@ -17,6 +17,7 @@ from .errors import CloseReason, ConnectFailReason, GoAwayReason
 from .limits import (
     INITIAL_WINDOW,
     MAX_DETAIL,
+    MAX_NODE_NAME,
     MAX_STATUS,
     MAX_WINDOW,
     PROTOCOL_MINOR,
@@ -54,7 +55,7 @@ class Hello:
             + self.capabilities.to_bytes(4, "big")
             + self.window.to_bytes(4, "big")
             + self.timestamp.to_bytes(8, "big")
-            + encode_text(self.agent, 64)
+            + encode_text(self.agent, MAX_NODE_NAME)
         )
 
     @classmethod
@@ -62,7 +63,7 @@ class Hello:
         reader = Reader(payload)
         minor, capabilities = reader.uint(2), reader.uint(4)
         window, timestamp = reader.uint(4), reader.uint(8)
-        agent = reader.text(64)
+        agent = reader.text(MAX_NODE_NAME)
         try:
             return cls(timestamp, window, capabilities, minor, agent)
         except ValueError as error:
@@ -84,12 +85,12 @@ class Enroll:
         return f"Enroll(token=..., name={self.name!r})"
 
     def encode(self) -> bytes:
-        return self.token + encode_text(self.name, 64)
+        return self.token + encode_text(self.name, MAX_NODE_NAME)
 
     @classmethod
     def decode(cls, payload: Buffer) -> Self:
         reader = Reader(payload)
-        message = cls(reader.take(TOKEN_SIZE), reader.text(64))
+        message = cls(reader.take(TOKEN_SIZE), reader.text(MAX_NODE_NAME))
         reader.finish()
         return message
 
@@ -102,12 +103,12 @@ class EnrollOk:
     name: str
 
     def encode(self) -> bytes:
-        return encode_text(self.node_id, 64) + encode_text(self.name, 64)
+        return encode_text(self.node_id, MAX_NODE_NAME) + encode_text(self.name, MAX_NODE_NAME)
 
     @classmethod
     def decode(cls, payload: Buffer) -> Self:
         reader = Reader(payload)
-        return cls(reader.text(64), reader.text(64))
+        return cls(reader.text(MAX_NODE_NAME), reader.text(MAX_NODE_NAME))
 
 
 @dataclass(frozen=True, slots=True)

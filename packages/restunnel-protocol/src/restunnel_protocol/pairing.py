@@ -78,7 +78,9 @@ class PairingLink:
         fields = _query(text)
         version = _one(fields, "v")
         if version != LINK_VERSION:
-            raise LinkError(f"the link is of version {version[:8]}, which this program is too old for")
+            raise LinkError(
+                f"the link is of version {version[:8]}, which this program is too old for"
+            )
         try:
             endpoints = tuple(Endpoint.parse(value) for value in fields.get("h", []))
             key = PublicKey.parse(_one(fields, "k"))

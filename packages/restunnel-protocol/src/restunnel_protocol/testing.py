@@ -1,8 +1,8 @@
 """A pair of connections in memory, for tests of programs built on this package.
 
-    hub, node = connected_pair()
-    stream_id = hub.connect(Target("example.com", 443), now=0.0)
-    events = transfer(hub, node)
+hub, node = connected_pair()
+stream_id = hub.connect(Target("example.com", 443), now=0.0)
+events = transfer(hub, node)
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def transfer(source: Connection, sink: Connection, now: float = 0.0) -> list[Eve
     return events
 
 
-def exchange(hub: Connection, node: Connection, now: float = 0.0) -> tuple[list[Event], list[Event]]:
+def exchange(
+    hub: Connection, node: Connection, now: float = 0.0
+) -> tuple[list[Event], list[Event]]:
     """Carry bytes both ways until neither end has more; the events (at hub, at node)."""
     at_hub: list[Event] = []
     at_node: list[Event] = []

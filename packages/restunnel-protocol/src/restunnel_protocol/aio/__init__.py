@@ -1,12 +1,12 @@
 """The protocol over asyncio sockets: the one subpackage that does I/O."""
 
-from .dial import Dialled, HubSilent, dial_hub
+from .dial import Dialled, HubSilentError, dial_hub
 from .link import Link, LinkOwner, StreamHandler, TunnelStream
 from .relay import Relay
 
 __all__ = [
     "Dialled",
-    "HubSilent",
+    "HubSilentError",
     "Link",
     "LinkOwner",
     "Relay",

@@ -15,7 +15,7 @@ from ..pairing import Endpoint
 from ..records import Suite
 
 
-class HubSilent(HandshakeError):
+class HubSilentError(HandshakeError):
     """The port took the connection and said nothing, as a hub does to strangers."""
 
 
@@ -43,7 +43,7 @@ async def dial_hub(
 
     `timeout` is in seconds, for the connection and for the answer each. Raises
     `OSError` if no address takes the connection (`TimeoutError` included),
-    `HubSilent` if no answer comes, `HandshakeError` if it is not the hub's.
+    `HubSilentError` if no answer comes, `HandshakeError` if it is not the hub's.
     """
     loop = asyncio.get_running_loop()
     infos = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
@@ -79,4 +79,4 @@ async def _shake_hands(sock: socket.socket, initiator: Initiator, timeout: float
                 if result is not None:
                     return Dialled(sock, *result)
     except TimeoutError as error:
-        raise HubSilent(f"no answer within {timeout:g} s") from error
+        raise HubSilentError(f"no answer within {timeout:g} s") from error

@@ -27,7 +27,7 @@ from ..events import (
 )
 from ..limits import PENDING_HIGH
 from ..messages import Status
-from .sockets import receive_buffer, transport_socket, tune_tunnel
+from .sockets import as_transport, receive_buffer, transport_socket, tune_tunnel
 
 WRITE_HIGH = 128 * 1024
 WRITE_LOW = 32 * 1024
@@ -215,8 +215,7 @@ class Link(asyncio.BufferedProtocol):
     # --- asyncio protocol --------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = as_transport(transport)
         transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
         tune_tunnel(transport_socket(transport), self._dead_after)
         self._arm_timer()
@@ -347,5 +346,10 @@ class Link(asyncio.BufferedProtocol):
         if transport is not None:
             self._writable = True  # the last records go out even if the buffer is full
             self._flush()
-            transport.close()
+            if event.reason is not None and transport.can_write_eof():
+                # Reading on until the peer closes keeps a late frame of its from turning
+                # our last records into a reset.
+                transport.write_eof()
+            else:
+                transport.close()
             self._loop.call_later(CLOSE_TIMEOUT, transport.abort)

@@ -17,7 +17,7 @@ from ..codec import Buffer
 from ..connection import Role
 from ..errors import CloseReason, ConnectFailReason
 from .link import TunnelStream
-from .sockets import receive_buffer, reset_on_close, transport_socket, tune_proxied
+from .sockets import as_transport, receive_buffer, reset_on_close, transport_socket, tune_proxied
 
 SOCKET_WRITE_HIGH = 128 * 1024
 SOCKET_WRITE_LOW = 32 * 1024
@@ -48,6 +48,11 @@ class Relay(asyncio.BufferedProtocol):
         self._stream_over = False
         self._resetting: asyncio.TimerHandle | None = None
 
+    @property
+    def alive(self) -> bool:
+        """Whether the TCP connection is there (still flushing, maybe)."""
+        return self._transport is not None
+
     def attach(self, transport: asyncio.Transport) -> None:
         """Take over a transport from the protocol that it has."""
         transport.set_protocol(self)
@@ -70,8 +75,7 @@ class Relay(asyncio.BufferedProtocol):
     # --- the TCP connection --------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = as_transport(transport)
         transport.set_write_buffer_limits(SOCKET_WRITE_HIGH, SOCKET_WRITE_LOW)
         sock = transport_socket(transport)
         tune_proxied(sock)

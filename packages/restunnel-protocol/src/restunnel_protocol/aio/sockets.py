@@ -7,7 +7,7 @@ import contextlib
 import socket
 import struct
 import threading
-from typing import Final
+from typing import Final, cast
 
 RECEIVE_BUFFER_SIZE: Final = 256 * 1024
 """Bytes that one read can take: four full records."""
@@ -59,6 +59,11 @@ def reset_on_close(sock: socket.socket, reset: bool) -> None:
     ended, so that a transfer cut short by a crash never looks complete.
     """
     _set(sock, socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET if reset else _LINGER_NORMAL)
+
+
+def as_transport(transport: asyncio.BaseTransport) -> asyncio.Transport:
+    """The transport that a stream protocol gets; uvloop's is one in all but its class."""
+    return cast(asyncio.Transport, transport)
 
 
 def transport_socket(transport: asyncio.BaseTransport) -> socket.socket:

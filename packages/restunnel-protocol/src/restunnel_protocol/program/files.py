@@ -75,7 +75,7 @@ def write_private(path: Path, content: bytes, *, replace: bool = True) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
         _sync_directory(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -88,7 +88,8 @@ def lock(path: Path, holder: str) -> IO[bytes]:
 
     Raises `ProgramError` if another process holds it; `holder` says who that is.
     """
-    file = open(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE_MODE), "r+b")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE_MODE)
+    file = open(descriptor, "r+b")  # noqa: SIM115 - it stays open as long as the lock is held
     try:
         _lock_file(file)
     except OSError as error:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
-from .errors import ExitCode, ProgramError
+from .errors import ExitCode, ProgramError, describe_os_error
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ def announce_ready(ready_fd: int | None) -> None:
             os.close(ready_fd)
         except OSError as error:
             raise ProgramError(
-                f"--ready-fd {ready_fd}: {error.strerror.lower()}", code=ExitCode.USAGE
+                f"--ready-fd {ready_fd}: {describe_os_error(error)}", code=ExitCode.USAGE
             ) from error
     notify("READY=1")
 

@@ -56,9 +56,7 @@ def add_flags(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -> N
     """A flag for each setting; None where it is not given."""
     for setting in settings:
         action = "append" if setting.many else "store"
-        parser.add_argument(
-            setting.flag, metavar=setting.metavar, help=setting.help, action=action
-        )
+        parser.add_argument(setting.flag, metavar=setting.metavar, help=setting.help, action=action)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -86,7 +84,9 @@ def resolve(
     environment = os.environ if environment is None else environment
     unknown = sorted(set(file) - {setting.name for setting in settings})
     if unknown:
-        raise ProgramError(f"unknown setting in the configuration: {unknown[0]}", code=ExitCode.USAGE)
+        raise ProgramError(
+            f"unknown setting in the configuration: {unknown[0]}", code=ExitCode.USAGE
+        )
     return {setting.name: _value(setting, file, prefix, flags, environment) for setting in settings}
 
 

@@ -1,0 +1,177 @@
+"""The hub's composition root: every part, and who talks to whom.
+
+nodes   -> Doorkeeper -> TunnelServer -> Registry
+clients -> ProxyServer -> Outlet -> Registry -> a node's Tunnel
+operator -> control socket or dashboard -> Operations -> Registry, Pairing, Store
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+
+from restunnel_protocol import Endpoint, PrivateKey
+from restunnel_protocol.addresses import join_host_port
+from restunnel_protocol.program.errors import ExitCode
+from restunnel_protocol.program.files import lock, read_private, write_private
+from restunnel_protocol.program.keyfile import parse_key
+from restunnel_protocol.program.service import StopSignals, announce_ready, notify
+from restunnel_protocol.program.unix import bind_unix
+
+from .config import Config, Paths
+from .listening import bind, raise_descriptor_limit
+from .operations import Operations
+from .outlet import Outlet
+from .pairing import Pairing, advertised_host
+from .proxy import ProxyServer
+from .registry import Registry
+from .store import Store, StoreThread
+from .tunnels import TunnelServer, TunnelTimes
+
+log = logging.getLogger(__name__)
+
+RESERVED_DESCRIPTORS = 24
+"""Listeners, database, event loop: what strangers can never take."""
+
+STRANGERS_SHARE = 0.75
+"""Part of the remaining descriptors that unproven connections may hold."""
+
+PROXY_BACKLOG = 1024
+"""Connections of clients that the kernel keeps for us."""
+
+
+async def run(config: Config, ready_fd: int | None) -> int:
+    """Run the hub until a signal stops it; the exit code."""
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(lock(config.paths.lock, "a hub"))
+        key = load_key(config.paths)
+        store = StoreThread(Store(config.paths.database))
+        stack.callback(store.close)
+        sockets = _bind(config, stack)
+        with StopSignals().installed() as signals:
+            hub = Hub(config, key, store, sockets)
+            async with hub.serving():
+                for name, address in hub.listeners.items():
+                    print(f"listening {name} {address}", file=sys.stderr, flush=True)
+                announce_ready(ready_fd)
+                await signals.first.wait()
+                notify("STOPPING=1")
+                log.info("stopping")
+                if not await signals.grace(hub.drain(), config.grace):
+                    log.warning("streams that were still running are cut off")
+    return ExitCode.OK
+
+
+def load_key(paths: Paths) -> PrivateKey:
+    """The hub's key; made at the first start. Raises `ProgramError`."""
+    try:
+        return parse_key(paths.key, read_private(paths.key))
+    except FileNotFoundError:
+        key = PrivateKey.generate()
+        write_private(paths.key, key.raw, replace=False)
+        return key
+
+
+def _bind(config: Config, stack: contextlib.AsyncExitStack) -> dict[str, socket.socket]:
+    """All network sockets, before anything is served on any of them."""
+    sockets: dict[str, socket.socket] = {}
+    for name in ("tunnel", "socks", "http", "dashboard"):
+        sockets[name] = stack.enter_context(bind(getattr(config, name), f"--{name}"))
+    return sockets
+
+
+class Hub:
+    """All parts of a hub, wired."""
+
+    def __init__(
+        self,
+        config: Config,
+        key: PrivateKey,
+        store: StoreThread,
+        sockets: dict[str, socket.socket],
+    ) -> None:
+        self._config = config
+        self._sockets = sockets
+        # Names for people: SOCKS5 is what the port speaks.
+        self.listeners = {
+            {"socks": "socks5"}.get(name, name): _name(sock) for name, sock in sockets.items()
+        }
+        descriptors = raise_descriptor_limit()
+        self._registry = Registry(store.store.nodes())
+        self._pairing = Pairing(store, key.public, self._endpoints)
+        self._tunnels = TunnelServer(
+            key,
+            self._registry,
+            self._pairing,
+            store,
+            TunnelTimes(config.ping_interval, config.ping_timeout),
+            max(1, int((descriptors - RESERVED_DESCRIPTORS) * STRANGERS_SHARE)),
+        )
+        self._proxy = ProxyServer(Outlet(self._registry))
+        self._operations = Operations(
+            self._registry,
+            store,
+            self._pairing,
+            self._tunnels,
+            self._proxy.clients,
+            self.listeners,
+            time.time(),
+        )
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Serve within the block."""
+        from .api import control_app
+        from .dashboard import Dashboard
+        from .web import WebServer
+
+        loop = asyncio.get_running_loop()
+        dashboard = Dashboard(self._operations, self.listeners["dashboard"])
+        control = WebServer(control_app(self._operations, dashboard.new_login))
+        pages = WebServer(dashboard.app)
+        control_socket = bind_unix(self._config.paths.socket)
+        proxies = [
+            await loop.create_server(factory, sock=self._sockets[name], backlog=PROXY_BACKLOG)
+            for name, factory in (("socks", self._proxy.socks), ("http", self._proxy.http))
+        ]
+        self._servers = proxies
+        self._tunnels.listen(self._sockets["tunnel"])
+        try:
+            await control.start(control_socket)
+            await pages.start(self._sockets["dashboard"])
+            yield
+        finally:
+            for server in proxies:
+                server.close()
+            await control.stop()
+            await pages.stop()
+            self._config.paths.socket.unlink(missing_ok=True)
+            self._proxy.abort()
+            await self._tunnels.close()
+
+    async def drain(self) -> None:
+        """Take nothing new, and wait for every client to finish."""
+        for server in self._servers:
+            server.close()
+        self._tunnels.go_away()
+        self._proxy.drain()
+        await self._proxy.clients.wait_idle()
+
+    def _endpoints(self) -> tuple[Endpoint, ...]:
+        """What goes into pairing links."""
+        if self._config.advertise:
+            return self._config.advertise
+        host, port = self._sockets["tunnel"].getsockname()[:2]
+        if host in ("::", "0.0.0.0"):
+            host = advertised_host()
+        return (Endpoint(host, port),)
+
+
+def _name(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return join_host_port(host, port)

@@ -1,0 +1,235 @@
+"""The tunnel port's silence: who is a stranger learns nothing, not even by a close.
+
+Every accepted socket is read without a transport, task or timer around it. As
+long as its bytes may still become a message 1 they are kept, `MAX_MESSAGE_1` at
+most; from the first wrong byte on everything is read and thrown away. Only a
+message 1 whose mac1 is right leaves here. A hub never sends to a stranger and
+never closes first, whatever the reason: the close, its timing and its kind are
+what gives a probe-resistant server away (Frolov et al., NDSS 2020).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from restunnel_protocol.limits import LENGTH_SIZE, MAX_MESSAGE_1
+from restunnel_protocol.noise import Responder, message_1_length
+from restunnel_protocol.records import Suite
+
+log = logging.getLogger(__name__)
+
+ACCEPT_BURST: Final = 64
+"""Connections accepted in one turn of the loop, so that tunnels get theirs."""
+
+ACCEPT_PAUSE: Final = 0.25
+"""Seconds without accepting when descriptors are short; the kernel's queue holds or drops."""
+
+READ_BURST: Final = 16
+"""Reads of a stranger's bytes in one turn."""
+
+BACKLOG: Final = 1024
+"""Connections that the kernel keeps for us."""
+
+SWEEP_INTERVAL: Final = 30.0
+"""Seconds between looks at connections whose peer has half-closed."""
+
+KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""Seconds and probes after which the kernel finds out that a peer is gone."""
+
+_TCP_CLOSED: Final = 7
+"""tcpi_state of a connection that the peer has reset (linux/net/tcp_states.h)."""
+
+_GONE: Final = {errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTUNREACH}
+"""accept(2): this connection failed already; others have not."""
+
+_scrap = bytearray(64 * 1024)
+
+
+class Doorkeeper:
+    """Listens, and passes on whoever knows the hub's key.
+
+    `admit(sock, message_1, suite, address)` gets the non-blocking socket, which is
+    not watched any more; it gives it back with `turn_away` or keeps it for good.
+    """
+
+    def __init__(
+        self,
+        responder: Responder,
+        admit: Callable[[socket.socket, bytes, Suite, str], None],
+        max_held: int,
+    ) -> None:
+        self._responder = responder
+        self._admit = admit
+        self._max_held = max_held
+        self._loop = asyncio.get_running_loop()
+        self._listeners: list[socket.socket] = []
+        self._visitors: dict[int, Visitor] = {}
+        self._half_closed: dict[int, socket.socket] = {}
+        self._paused: asyncio.TimerHandle | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def held(self) -> int:
+        """Connections that have not proved anything."""
+        return len(self._visitors) + len(self._half_closed)
+
+    def listen(self, sock: socket.socket) -> None:
+        """Accept on a bound socket."""
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+        self._listeners.append(sock)
+        self._loop.add_reader(sock, self._accept, sock)
+        if self._sweeper is None:
+            self._sweep()
+
+    def close(self) -> None:
+        """Stop listening and let everybody go."""
+        for timer in (self._paused, self._sweeper):
+            if timer is not None:
+                timer.cancel()
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
+            listener.close()
+        for visitor in list(self._visitors.values()):
+            self._loop.remove_reader(visitor.sock)
+            visitor.sock.close()
+        for sock in self._half_closed.values():
+            sock.close()
+
+    def turn_away(self, sock: socket.socket) -> None:
+        """Take back a socket that `admit` got: a stranger after all."""
+        visitor = Visitor(sock)
+        visitor.discarding = True
+        self._watch(visitor)
+
+    # --- accepting -------------------------------------------------------------------
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPT_BURST):
+            if self.held >= self._max_held:
+                self._pause()
+                return
+            try:
+                sock, _ = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno not in _GONE:  # out of descriptors or memory
+                    log.warning("accepting pauses: %s", error)
+                    self._pause()
+                    return
+                continue
+            sock.setblocking(False)
+            _set_keepalive(sock)
+            self._watch(Visitor(sock))
+
+    def _pause(self) -> None:
+        if self._paused is None:
+            for listener in self._listeners:
+                self._loop.remove_reader(listener)
+            self._paused = self._loop.call_later(ACCEPT_PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        self._paused = None
+        for listener in self._listeners:
+            self._loop.add_reader(listener, self._accept, listener)
+
+    # --- reading ---------------------------------------------------------------------
+
+    def _watch(self, visitor: Visitor) -> None:
+        self._visitors[visitor.sock.fileno()] = visitor
+        self._loop.add_reader(visitor.sock, self._read, visitor)
+
+    def _release(self, visitor: Visitor) -> None:
+        self._loop.remove_reader(visitor.sock)
+        del self._visitors[visitor.sock.fileno()]
+
+    def _read(self, visitor: Visitor) -> None:
+        for _ in range(READ_BURST):
+            try:
+                count = visitor.sock.recv_into(_scrap)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:  # reset by the peer, or given up by keep-alive: it went first
+                self._release(visitor)
+                visitor.sock.close()
+                return
+            if count == 0:
+                self._release(visitor)
+                self._half_closed[visitor.sock.fileno()] = visitor.sock
+                return
+            if not visitor.discarding and self._take(visitor, count):
+                return
+
+    def _take(self, visitor: Visitor, count: int) -> bool:
+        """Bytes of what may be a message 1; True if the visitor was admitted."""
+        received = visitor.received
+        received += memoryview(_scrap)[: min(count, LENGTH_SIZE + MAX_MESSAGE_1 + 1)]
+        if len(received) < LENGTH_SIZE:
+            return False
+        length = message_1_length(received)
+        if length is not None and len(received) < LENGTH_SIZE + length:
+            return False
+        visitor.received = bytearray()
+        visitor.discarding = True
+        if length is None or len(received) > LENGTH_SIZE + length:
+            return False
+        suite = self._responder.recognise(received)
+        if suite is None:
+            return False
+        self._release(visitor)
+        self._admit(visitor.sock, bytes(received), suite, _peer(visitor.sock))
+        return True
+
+    # --- peers that have half-closed -----------------------------------------------------
+
+    def _sweep(self) -> None:
+        """Drop half-closed connections that are gone; nothing else would tell."""
+        for number, sock in list(self._half_closed.items()):
+            if _is_gone(sock):
+                del self._half_closed[number]
+                sock.close()
+        self._sweeper = self._loop.call_later(SWEEP_INTERVAL, self._sweep)
+
+
+class Visitor:
+    """An accepted socket that has not proved anything."""
+
+    __slots__ = ("discarding", "received", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.received = bytearray()
+        self.discarding = False
+
+
+def _peer(sock: socket.socket) -> str:
+    try:
+        host: str = sock.getpeername()[0]
+    except OSError:
+        return ""
+    return host.removeprefix("::ffff:")
+
+
+def _set_keepalive(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it may be gone already; reading will tell
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _is_gone(sock: socket.socket) -> bool:
+    """Whether the kernel has seen the connection end (after a FIN, only Linux says)."""
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        return True
+    if sys.platform != "linux":
+        return False
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSED

@@ -1,0 +1,44 @@
+"""From a proxy request to a stream: routing over the nodes that are online."""
+
+from __future__ import annotations
+
+from restunnel_protocol import LocalError
+from restunnel_protocol.aio import StreamHandler, TunnelStream
+
+from .proxy_request import ProxyRequest
+from .registry import Registry
+from .routing import Candidate, RouteError, RouteFailure, choose, parse_route
+
+
+class Outlet:
+    """Opens streams until it is closed."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the hub is stopping."""
+        return self._closed
+
+    def close(self) -> None:
+        """Open nothing any more."""
+        self._closed = True
+
+    def open(self, request: ProxyRequest, handler: StreamHandler) -> TunnelStream:
+        """A stream on the node that the user name chooses. Raises `RouteError`."""
+        if self._closed:
+            raise RouteError(RouteFailure.STOPPING)
+        nodes = self._registry.all()
+        candidates = [
+            Candidate(node.record.id, node.record.name, node.record.group, node.online)
+            for node in nodes
+        ]
+        chosen = choose(parse_route(request.username), candidates)
+        tunnel = next(node.tunnel for node in nodes if node.record.id == chosen)
+        assert tunnel is not None  # choose takes only nodes that are online
+        try:
+            return tunnel.open_stream(request.target, handler)
+        except LocalError as error:
+            raise RouteError(RouteFailure.OFFLINE, str(error)) from error

@@ -1,0 +1,126 @@
+"""Which node serves a connection: the proxy user name, and a pure choice.
+
+    ""                          the default route: always the same node while it is up
+    phone                       that node, or a node of that group
+    group=home,session=abc      sticky within a group, by rendezvous hashing
+    node=phone                  exactly that node
+
+An unknown name or key fails: never another node silently, and never the hub's
+own address. Names are percent-encoded as in URLs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from urllib.parse import unquote
+
+
+class RouteFailure(Enum):
+    """Why no node was chosen."""
+
+    BAD_NAME = "the proxy user name cannot be understood"
+    UNKNOWN = "no node or group of that name"
+    OFFLINE = "the node is not connected"
+    NO_NODE = "no exit node is connected"
+    STOPPING = "the hub is stopping"
+
+
+class RouteError(Exception):
+    """A connection that no node serves."""
+
+    def __init__(self, failure: RouteFailure, detail: str = "") -> None:
+        super().__init__(detail or failure.value)
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What routing knows of a node."""
+
+    id: str
+    name: str
+    group: str
+    online: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A parsed user name; an empty field is not asked for."""
+
+    name: str = ""
+    node: str = ""
+    group: str = ""
+    session: str = ""
+    fallback: bool = True
+
+
+def parse_route(username: str) -> Route:
+    """From a proxy user name. Raises `RouteError` (BAD_NAME)."""
+    fields: dict[str, str] = {}
+    for part in username.split(",") if username else []:
+        key, equals, value = part.partition("=")
+        if not equals:
+            key, value = "name", part
+        key, value = unquote(key), unquote(value)
+        if (
+            not value
+            or key in fields
+            or key not in ("name", "node", "group", "session", "fallback")
+        ):
+            raise RouteError(RouteFailure.BAD_NAME, f"cannot understand {part!r} in the user name")
+        fields[key] = value
+    fallback = fields.pop("fallback", "yes")
+    if fallback not in ("yes", "no") or len({"name", "node", "group"} & set(fields)) > 1:
+        raise RouteError(RouteFailure.BAD_NAME)
+    return Route(fallback=fallback == "yes", **fields)
+
+
+def choose(route: Route, candidates: Sequence[Candidate]) -> str:
+    """The id of the node that serves a route. Raises `RouteError`.
+
+    `candidates` are all paired nodes in the order of enrolment. Without a session
+    the first that is online serves, so that the default stays the same while it is
+    up. With one, the node of greatest weight serves; if it is offline and
+    `fallback` is allowed, the greatest of those online does.
+    """
+    pool = _pool(route, candidates)
+    online = [candidate for candidate in pool if candidate.online]
+    if not online:
+        raise RouteError(RouteFailure.OFFLINE if _named(route) else RouteFailure.NO_NODE)
+    if not route.session:
+        if not route.fallback and not pool[0].online:
+            raise RouteError(RouteFailure.OFFLINE)
+        return online[0].id
+    best = max(pool if not route.fallback else online, key=lambda c: _weight(route.session, c.id))
+    if not best.online:
+        raise RouteError(RouteFailure.OFFLINE, "the session's node is not connected")
+    return best.id
+
+
+def _named(route: Route) -> bool:
+    return bool(route.name or route.node or route.group)
+
+
+def _pool(route: Route, candidates: Sequence[Candidate]) -> list[Candidate]:
+    if not _named(route):
+        return list(candidates)
+    by_node = [c for c in candidates if c.name == (route.node or route.name)]
+    by_group = [c for c in candidates if c.group and c.group == (route.group or route.name)]
+    if route.node:
+        pool = by_node
+    elif route.group:
+        pool = by_group
+    else:
+        pool = by_node or by_group
+    if not pool:
+        wanted = route.node or route.group or route.name
+        raise RouteError(RouteFailure.UNKNOWN, f"no node or group is called {wanted!r}")
+    return pool
+
+
+def _weight(session: str, node_id: str) -> bytes:
+    """Rendezvous hashing (Thaler and Ravishankar, 1998): each session ranks all nodes."""
+    return hashlib.sha256(f"{session}\0{node_id}".encode()).digest()
