@@ -145,7 +145,7 @@ def _pair(arguments: argparse.Namespace) -> int:
         print(json.dumps(answer), flush=True)
     else:
         if not arguments.no_qr:
-            print(answer["qr"])
+            print(_in_colour(answer["qr"]) if sys.stdout.isatty() else answer["qr"])
         print(answer["link"], flush=True)
         print(
             f"good for one device and {format_duration(ttl)}; on the device:"
@@ -154,6 +154,11 @@ def _pair(arguments: argparse.Namespace) -> int:
         )
         _warn_of_private(answer["endpoints"])
     return _wait_for(arguments, answer["id"]) if arguments.wait else ExitCode.OK
+
+
+def _in_colour(qr: str) -> str:
+    """Light on dark whatever the terminal's own colours are: scanners need the contrast."""
+    return "\n".join(f"\x1b[97;40m{line}\x1b[0m" for line in qr.splitlines())
 
 
 def _warn_of_private(endpoints: list[str]) -> None:

@@ -89,11 +89,14 @@ class Connector:
         self._closed: asyncio.Future[str] | None = None
         self._go_away: GoAwayReceived | None = None
         self._reported: asyncio.TimerHandle | None = None
+        self._closing = False
 
     async def run(self) -> None:
-        """Connect, serve and reconnect until cancelled."""
+        """Connect, serve and reconnect until closed or cancelled."""
         while True:
             delay = await self._attempt()
+            if self._closing:
+                return
             self.state = "waiting"
             log.info("%s: next attempt in %.1f s", self.hub.label, delay)
             await asyncio.sleep(delay)
@@ -105,7 +108,8 @@ class Connector:
         await self._serving.wait_idle()
 
     async def close(self) -> None:
-        """End the tunnel and whatever still runs in it."""
+        """End the tunnel and whatever still runs in it, for good."""
+        self._closing = True
         self._serving.abort(CloseReason.GOING_AWAY)
         if self._link is not None and self._closed is not None:
             self._link.close(GoAwayReason.SHUTDOWN, "the node is stopping")
@@ -141,7 +145,8 @@ class Connector:
         started = time.monotonic()
         detail = await self._serve(dialled)
         self.problem = detail
-        log.warning("%s: tunnel lost: %s", self.hub.label, detail)
+        level = logging.INFO if self._closing else logging.WARNING
+        log.log(level, "%s: tunnel ended: %s", self.hub.label, detail)
         if time.monotonic() - started >= STABLE_AFTER:
             self._backoff.reset()
         return max(self._backoff.next(), self._requested_delay())

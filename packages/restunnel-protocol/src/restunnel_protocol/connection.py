@@ -642,9 +642,11 @@ class Connection:
 
     def _fail(self, reason: GoAwayReason, detail: str) -> None:
         """End the tunnel ourselves, telling the peer why."""
+        announced = self._go_away_sent and not reason.is_protocol_error
         self._go_away_sent = True
         self._ended = True  # before the write: what does not fit any more is no new failure
-        self._write_frame(FrameType.GOAWAY, 0, GoAway(reason, 0, detail).encode())
+        if not announced:
+            self._write_frame(FrameType.GOAWAY, 0, GoAway(reason, 0, detail).encode())
         self._end(reason, detail)
 
     def _end(self, reason: GoAwayReason | None, detail: str) -> None:

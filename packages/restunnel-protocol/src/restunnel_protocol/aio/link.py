@@ -346,6 +346,9 @@ class Link(asyncio.BufferedProtocol):
         if transport is not None:
             self._writable = True  # the last records go out even if the buffer is full
             self._flush()
+            if event.reason is GoAwayReason.PING_TIMEOUT:
+                transport.abort()  # nobody is there to read on
+                return
             if event.reason is not None and transport.can_write_eof():
                 # Reading on until the peer closes keeps a late frame of its from turning
                 # our last records into a reset.

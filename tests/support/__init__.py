@@ -1,0 +1,1 @@
+"""What tests of several directories share: real processes, origins, waiting for events."""

@@ -1,0 +1,285 @@
+"""A client reaches a real server through hub and node, over both proxies."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.origin import BLOCK, pattern_digest
+from support.services import (
+    PATIENCE,
+    Hub,
+    Node,
+    read_exactly,
+    read_to_end,
+    socks_connect,
+)
+
+GIGABYTE = 10**9
+
+PROXIES = {
+    "socks5": ("socks5", "socks5h://{}", []),
+    "http": ("http", "http://{}", []),
+    "connect": ("http", "http://{}", ["--proxytunnel"]),
+}
+
+
+def proxy_options(hub: Hub, kind: str) -> list[str]:
+    """curl's options for one way through the hub."""
+    listener, url, more = PROXIES[kind]
+    return ["--silent", "--show-error", "--fail", "--proxy", url.format(hub.listeners[listener]), *more]
+
+
+@pytest.mark.parametrize("kind", PROXIES)
+def test_a_page_arrives_through_each_proxy(shared_tunnel, origin_port, curl, kind):
+    hub, _ = shared_tunnel
+    url = f"http://127.0.0.1:{origin_port}/bytes/100000"
+    done = subprocess.run(
+        [curl, *proxy_options(hub, kind), url], capture_output=True, timeout=PATIENCE, check=True
+    )
+    assert done.stdout == BLOCK[:100000]
+
+
+@pytest.mark.parametrize("kind", PROXIES)
+def test_a_gigabyte_comes_down_whole(shared_tunnel, origin_port, curl, kind):
+    hub, _ = shared_tunnel
+    url = f"http://127.0.0.1:{origin_port}/bytes/{GIGABYTE}"
+    digest, size = hashlib.sha256(), 0
+    with subprocess.Popen([curl, *proxy_options(hub, kind), url], stdout=subprocess.PIPE) as process:
+        while piece := process.stdout.read(1 << 20):
+            digest.update(piece)
+            size += len(piece)
+    assert (process.returncode, size) == (0, GIGABYTE)
+    assert digest.hexdigest() == pattern_digest(GIGABYTE)
+
+
+@pytest.mark.parametrize("kind", PROXIES)
+def test_a_gigabyte_goes_up_whole(shared_tunnel, origin_port, curl, kind):
+    hub, _ = shared_tunnel
+    command = [curl, *proxy_options(hub, kind), "-T", "-", "-H", f"Content-Length: {GIGABYTE}"]
+    process = subprocess.Popen(
+        [*command, "-H", "Transfer-Encoding:", f"http://127.0.0.1:{origin_port}/"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    for start in range(0, GIGABYTE, len(BLOCK)):
+        process.stdin.write(BLOCK[: GIGABYTE - start])
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert output.decode() == pattern_digest(GIGABYTE)
+
+
+@pytest.mark.parametrize("kind", PROXIES)
+def test_two_hundred_at_once_each_get_their_own_answer(
+    shared_tunnel, origin_port, curl, kind, tmp_path
+):
+    hub, _ = shared_tunnel
+    done = subprocess.run(
+        [
+            *[curl, *proxy_options(hub, kind), "--parallel", "--parallel-immediate"],
+            *["--parallel-max", "200", "-o", str(tmp_path / "#1")],
+            f"http://127.0.0.1:{origin_port}/bytes/[100001-100200]",
+        ],
+        timeout=60,
+    )
+    assert done.returncode == 0
+    for size in range(100001, 100201):
+        assert (tmp_path / str(size)).read_bytes() == BLOCK[:size]
+
+
+@contextlib.contextmanager
+def raw_server(
+    node: Node, serve: Callable[[socket.socket], None], host: str = "127.0.0.1"
+) -> Iterator[tuple[str, int]]:
+    """A TCP server that the node may reach and that treats one connection with `serve`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
+        listener.settimeout(PATIENCE)
+        port = listener.getsockname()[1]
+        node.allow(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+        def work() -> None:
+            sock, _ = listener.accept()
+            sock.settimeout(PATIENCE)
+            with sock:
+                serve(sock)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        yield host, port
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def test_a_client_that_ends_its_side_still_receives_the_answer(shared_tunnel):
+    hub, node = shared_tunnel
+
+    def serve(sock: socket.socket) -> None:
+        body = read_to_end(sock)
+        sock.sendall(hashlib.sha256(body).digest() + BLOCK)
+
+    with raw_server(node, serve) as (host, port):
+        sock, reply = socks_connect(hub.address("socks5"), host, port)
+        with sock:
+            assert reply == 0
+            sock.sendall(BLOCK)
+            sock.shutdown(socket.SHUT_WR)
+            answer = read_to_end(sock)
+    assert answer == hashlib.sha256(BLOCK).digest() + BLOCK
+
+
+def test_a_target_that_ends_its_side_still_receives_the_rest(shared_tunnel):
+    hub, node = shared_tunnel
+    received = []
+
+    def serve(sock: socket.socket) -> None:
+        sock.sendall(b"done")
+        sock.shutdown(socket.SHUT_WR)
+        received.append(read_to_end(sock))
+
+    with raw_server(node, serve) as (host, port):
+        sock, reply = socks_connect(hub.address("socks5"), host, port)
+        with sock:
+            assert reply == 0
+            assert read_to_end(sock) == b"done"
+            sock.sendall(BLOCK)
+    assert received == [BLOCK]
+
+
+def test_a_reset_by_the_target_reaches_the_client_after_the_data_before_it(shared_tunnel):
+    hub, node = shared_tunnel
+    go = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        sock.sendall(b"last words")
+        go.wait(PATIENCE)
+        reset(sock)
+
+    with raw_server(node, serve) as (host, port):
+        sock, reply = socks_connect(hub.address("socks5"), host, port)
+        with sock:
+            assert reply == 0
+            assert read_exactly(sock, 10) == b"last words"
+            go.set()
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+
+
+def test_a_reset_by_the_client_reaches_the_target(shared_tunnel):
+    hub, node = shared_tunnel
+    errors: list[BaseException] = []
+
+    def serve(sock: socket.socket) -> None:
+        try:
+            read_to_end(sock)
+        except ConnectionResetError as error:
+            errors.append(error)
+
+    with raw_server(node, serve) as (host, port):
+        sock, reply = socks_connect(hub.address("socks5"), host, port)
+        assert reply == 0
+        reset(sock)
+    assert len(errors) == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_addresses_of_both_families_are_reached(shared_tunnel, host):
+    hub, node = shared_tunnel
+    with raw_server(node, lambda sock: sock.sendall(b"here"), host) as (_, port):
+        sock, reply = socks_connect(hub.address("socks5"), host, port)
+        with sock:
+            assert (reply, read_to_end(sock)) == (0, b"here")
+
+
+def test_a_name_is_resolved_by_the_node(shared_tunnel):
+    hub, node = shared_tunnel
+    with raw_server(node, lambda sock: sock.sendall(b"here")) as (_, port):
+        sock, reply = socks_connect(hub.address("socks5"), "localhost", port)
+        with sock:
+            assert (reply, read_to_end(sock)) == (0, b"here")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *["127.0.0.1", "localhost", "10.0.0.1", "192.168.1.1", "172.16.0.1", "100.64.0.1"],
+        *["169.254.169.254", "0.0.0.0", "::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1"],
+        *["2130706433", "0x7f.1", "0177.0.0.1", "127.1", "nas.local"],
+    ],
+)
+def test_targets_at_home_are_refused_by_default(shared_tunnel, host):
+    hub, _ = shared_tunnel
+    sock, reply = socks_connect(hub.address("socks5"), host, 80)
+    sock.close()
+    assert reply == 2  # not allowed by ruleset
+
+
+def test_the_http_proxy_says_that_policy_refused(shared_tunnel, curl):
+    hub, _ = shared_tunnel
+    host, port = hub.address("http")
+    with socket.create_connection((host, port), PATIENCE) as sock:
+        sock.sendall(b"CONNECT 192.168.1.1:80 HTTP/1.1\r\nHost: 192.168.1.1:80\r\n\r\n")
+        answer = read_to_end(sock)
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert answer.endswith(b"restunnel: 192.168.1.1 is private use (RFC 1918)\n")
+
+
+def test_the_owners_word_applies_at_once_and_can_be_taken_back(shared_tunnel, origin_port):
+    hub, node = shared_tunnel
+    address = hub.address("socks5")
+    node.call("policy", "deny", f"127.0.0.1:{origin_port}")
+    sock, reply = socks_connect(address, "127.0.0.1", origin_port)
+    sock.close()
+    assert reply == 2
+    node.allow(f"127.0.0.1:{origin_port}")
+    sock, reply = socks_connect(address, "127.0.0.1", origin_port)
+    sock.close()
+    assert reply == 0
+
+
+def test_a_port_where_nobody_listens_is_refused_in_the_targets_name(shared_tunnel):
+    hub, node = shared_tunnel
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    node.allow(f"127.0.0.1:{port}")
+    sock, reply = socks_connect(hub.address("socks5"), "127.0.0.1", port)
+    sock.close()
+    assert reply == 5  # connection refused
+
+
+def test_the_user_name_chooses_the_node_and_an_unknown_one_fails(shared_tunnel, origin_port, curl):
+    hub, _ = shared_tunnel
+    name = hub.nodes()[0]["name"]
+    for username, expected in ((name, 0), (f"node={name}", 0), ("nobody", 1), ("colour=red", 1)):
+        sock, reply = socks_connect(
+            hub.address("socks5"), "127.0.0.1", origin_port, username=username
+        )
+        sock.close()
+        assert reply == expected, username
+
+
+def test_without_a_node_the_proxies_fail_at_once(hub: Hub, curl: str, tmp_path: Path):
+    hub.start()
+    sock, reply = socks_connect(hub.address("socks5"), "example.com", 80)
+    sock.close()
+    assert reply == 1
+    done = subprocess.run(
+        [curl, "-s", "-x", f"http://{hub.listeners['http']}", "-w", "%{http_code}", "http://example.com/"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.stdout == "restunnel: no exit node is connected\n503"
