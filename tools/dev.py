@@ -162,7 +162,8 @@ def make_environment(path: Path, *options: str) -> Path:
             f" install it, as in: sudo apt install python{version}-venv"
         )
     STATE.mkdir(exist_ok=True)
-    venv.EnvBuilder(with_pip=True, clear="--clear" in options, symlinks=os.name != "nt").create(path)
+    builder = venv.EnvBuilder(with_pip=True, clear="--clear" in options, symlinks=os.name != "nt")
+    builder.create(path)
     return path / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support.origin import origin
 from support.services import Hub, Node, tunnel
 

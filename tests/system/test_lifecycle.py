@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from support.origin import BLOCK, origin, pattern_digest
 from support.services import (
     PATIENCE,

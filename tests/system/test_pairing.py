@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from support.services import BIN, PATIENCE, Hub, Node, check, run, wait_until
 
 from restunnel_protocol import PairingLink
+from support.services import BIN, PATIENCE, Hub, Node, check, run, wait_until
 
 
 def test_pair_json_has_all_that_a_script_needs(hub: Hub):
@@ -57,7 +57,7 @@ def test_a_link_works_for_one_device_only(hub: Hub, node: Node, tmp_path: Path):
     link = hub.link()
     node.call("pair", link)
     for data_dir in (tmp_path / "second", node.data_dir):
-        done = run("restunnel-node", "--data-dir", data_dir, "pair", link)
+        done = run("restunnel-node", "--data-dir", data_dir, "pair", "--timeout=1s", link)
         assert done.returncode == 1
         first, second = done.stderr.splitlines()
         assert re.fullmatch(r"restunnel-node: the hub at \S+ does not answer this link", first)
@@ -81,7 +81,7 @@ def test_the_hub_does_not_take_an_expired_token_whatever_the_link_says(hub: Hub,
     answer = json.loads(hub.call("pair", "--json", "--ttl", "1s"))
     hopeful = re.sub(r"e=\d+", f"e={int(time.time()) + 900}", answer["link"])
     wait_until(lambda: time.time() > answer["expires_at"] + 0.1, "the token's end")
-    done = run("restunnel-node", "--data-dir", node.data_dir, "pair", hopeful)
+    done = run("restunnel-node", "--data-dir", node.data_dir, "pair", "--timeout=1s", hopeful)
     assert done.returncode == 1
     assert hub.nodes() == []
 
@@ -176,7 +176,7 @@ def test_a_node_serves_several_hubs_each_on_its_own_tunnel(
 
 @pytest.mark.parametrize("command", [["rename", "{}", "laptop"], ["group", "{}", "home"]])
 def test_a_node_is_renamed_and_grouped_and_that_lasts(own_tunnel, command):
-    hub, node = own_tunnel
+    hub, _node = own_tunnel
     name = hub.nodes()[0]["name"]
     hub.call("node", *(part.format(name) for part in command))
     shown = hub.nodes()[0]

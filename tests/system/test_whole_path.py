@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from support.origin import BLOCK, pattern_digest
 from support.services import (
     PATIENCE,
@@ -32,7 +33,7 @@ PROXIES = {
 
 
 def proxy_options(hub: Hub, kind: str) -> list[str]:
-    """curl's options for one way through the hub."""
+    """Curl's options for one way through the hub."""
     listener, url, more = PROXIES[kind]
     return ["--silent", "--show-error", "--fail", "--proxy", url.format(hub.listeners[listener]), *more]
 

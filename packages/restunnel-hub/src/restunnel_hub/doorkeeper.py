@@ -37,6 +37,14 @@ READ_BURST: Final = 16
 BACKLOG: Final = 1024
 """Connections that the kernel keeps for us."""
 
+HALF_CLOSED_SHARE: Final = 0.25
+"""Part of what strangers may hold that peers who have ended their side may take.
+
+TCP does not tell a peer that still listens from one that is gone (for a minute or
+two). Beyond this number the oldest are let go, so that a flood of short connections
+leaves room for nodes; those peers did close first.
+"""
+
 SWEEP_INTERVAL: Final = 30.0
 """Seconds between looks at connections whose peer has half-closed."""
 
@@ -68,6 +76,7 @@ class Doorkeeper:
         self._responder = responder
         self._admit = admit
         self._max_held = max_held
+        self._max_half_closed = max(1, int(max_held * HALF_CLOSED_SHARE))
         self._loop = asyncio.get_running_loop()
         self._listeners: list[socket.socket] = []
         self._visitors: dict[int, Visitor] = {}
@@ -163,7 +172,7 @@ class Doorkeeper:
                 return
             if count == 0:
                 self._release(visitor)
-                self._half_closed[visitor.sock.fileno()] = visitor.sock
+                self._hold(visitor.sock)
                 return
             if not visitor.discarding and self._take(visitor, count):
                 return
@@ -190,13 +199,27 @@ class Doorkeeper:
 
     # --- peers that have half-closed -----------------------------------------------------
 
+    def _hold(self, sock: socket.socket) -> None:
+        """Keep a connection open whose peer has ended its side, in place of the oldest."""
+        if len(self._half_closed) >= self._max_half_closed:
+            self._half_closed.pop(next(iter(self._half_closed))).close()
+        self._half_closed[sock.fileno()] = sock
+
     def _sweep(self) -> None:
         """Drop half-closed connections that are gone; nothing else would tell."""
         for number, sock in list(self._half_closed.items()):
             if _is_gone(sock):
                 del self._half_closed[number]
                 sock.close()
-        self._sweeper = self._loop.call_later(SWEEP_INTERVAL, self._sweep)
+        self._sweeper = self._loop.call_later(HALF_CLOSED_SHARE: Final = 0.25
+"""Part of what strangers may hold that peers who have ended their side may take.
+
+TCP does not tell a peer that still listens from one that is gone (for a minute or
+two). Beyond this number the oldest are let go, so that a flood of short connections
+leaves room for nodes; those peers did close first.
+"""
+
+SWEEP_INTERVAL, self._sweep)
 
 
 class Visitor:

@@ -43,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
 
     pair = commands.add_parser("pair", parents=[common], help="pair this device with a hub")
     pair.add_argument("link", metavar="LINK|-", help="the pairing link, or - to read it from stdin")
+    pair.add_argument(
+        "--timeout", default="10s", metavar="TIME", help="how long to wait for the hub (10s)"
+    )
     pair.set_defaults(command=_pair)
 
     run = commands.add_parser("run", parents=[common], help="serve all paired hubs")
@@ -90,20 +93,30 @@ def _add_policy(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _pair(arguments: argparse.Namespace) -> int:
     from restunnel_protocol.program.service import run_loop
+    from restunnel_protocol.program.settings import parse_duration
     from restunnel_protocol.records import fastest_suite
 
     from .clock import RisingClock
     from .config import open_paths
     from .hubs import HubFile
     from .keystore import FileKeyStore, load_or_create
-    from .pairing import pair, parse_link
+    from .pairing import Enrolment, parse_link
 
+    try:
+        timeout = parse_duration(arguments.timeout)
+    except ValueError as error:
+        raise ProgramError(f"--timeout: {error}", code=ExitCode.USAGE) from error
     text = sys.stdin.readline() if arguments.link == "-" else arguments.link
     link = parse_link(text)
     paths = open_paths(arguments)
-    key = load_or_create(FileKeyStore(paths.key))
-    clock = RisingClock(paths.timestamp)
-    hub = run_loop(pair(link, key, HubFile(paths.hubs), clock, fastest_suite()))
+    enrolment = Enrolment(
+        load_or_create(FileKeyStore(paths.key)),
+        HubFile(paths.hubs),
+        RisingClock(paths.timestamp),
+        fastest_suite(),
+        timeout,
+    )
+    hub = run_loop(enrolment.pair(link))
     print(f"paired with {hub.label} as {hub.name or hub.node_id}")
     if not _tell_running(paths, "reload"):
         print("start the node with: restunnel-node run")

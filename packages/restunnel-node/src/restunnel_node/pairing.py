@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from restunnel_protocol import (
     Connection,
@@ -21,6 +22,7 @@ from restunnel_protocol import (
     Suite,
 )
 from restunnel_protocol.aio import Dialled, HubSilentError, dial_hub
+from restunnel_protocol.limits import MAX_NODE_NAME
 from restunnel_protocol.program.errors import ExitCode, ProgramError, describe_os_error
 
 from .clock import RisingClock
@@ -50,78 +52,86 @@ def parse_link(text: str, now: Callable[[], float] = time.time) -> PairingLink:
     return link
 
 
-async def pair(
-    link: PairingLink, key: PrivateKey, hubs: HubFile, clock: RisingClock, suite: Suite
-) -> Hub:
-    """Enrol with the hub and store it. Raises `ProgramError` saying what went wrong.
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """What a device brings to its pairing; `timeout` is in seconds for each hub address."""
 
-    The hub is stored before its answer can be lost: if an earlier attempt with this
-    hub got no answer, the key may be enrolled already, and then that is enough.
-    """
-    known = hubs.find(link.hub)
-    interrupted = known is not None and not known.paired
-    hub = Hub(link.hub, link.endpoints, known.node_id if known else "", known.name if known else "")
-    hubs.put(hub)
-    enroll = Enroll(link.token, platform.node()[:64])
-    failure: ProgramError | None = None
-    for endpoint in link.endpoints:
+    key: PrivateKey
+    hubs: HubFile
+    clock: RisingClock
+    suite: Suite
+    timeout: float
+
+    async def pair(self, link: PairingLink) -> Hub:
+        """Enrol with the hub and store it. Raises `ProgramError` saying what went wrong.
+
+        The hub is stored before its answer can be lost: if an earlier attempt with this
+        hub got no answer, the key may be enrolled already, and then that is enough.
+        """
+        known = self.hubs.find(link.hub)
+        interrupted = known is not None and not known.paired
+        hub = Hub(link.hub, link.endpoints)
+        if known is not None:
+            hub = confirmed(hub, known.node_id, known.name)
+        self.hubs.put(hub)
+        enroll = Enroll(link.token, platform.node()[:MAX_NODE_NAME])
+        failure: ProgramError | None = None
+        for endpoint in link.endpoints:
+            try:
+                return self._store(hub, await self._enrol(endpoint, hub, enroll))
+            except ProgramError as error:
+                failure = error
+        if interrupted and await self._is_enrolled(hub):
+            return self._store(hub, EnrollOk(self.key.public.fingerprint, ""))
+        assert failure is not None  # a link has at least one endpoint
+        raise failure
+
+    def _store(self, hub: Hub, answer: EnrollOk) -> Hub:
+        paired = confirmed(hub, answer.node_id, answer.name)
+        self.hubs.put(paired)
+        return paired
+
+    async def _dial(self, endpoint: Endpoint, hub: Hub, enroll: Enroll | None = None) -> Dialled:
+        hello = Hello(self.clock.next(), agent=AGENT)
+        return await dial_hub(
+            endpoint,
+            self.key,
+            hub.key,
+            hello,
+            enroll=enroll,
+            suite=self.suite,
+            timeout=self.timeout,
+        )
+
+    async def _enrol(self, endpoint: Endpoint, hub: Hub, enroll: Enroll) -> EnrollOk:
         try:
-            answer = await _enrol(endpoint, hub, key, clock, suite, enroll)
-        except ProgramError as error:
-            failure = error
-            continue
-        return _store(hubs, hub, answer)
-    if interrupted and await _is_enrolled(hub, key, clock, suite):
-        return _store(hubs, hub, EnrollOk(key.public.fingerprint, ""))
-    assert failure is not None  # a link has at least one endpoint
-    raise failure
+            dialled = await self._dial(endpoint, hub, enroll)
+        except HubSilentError as error:
+            raise ProgramError(
+                f"the hub at {endpoint} does not answer this link", hint=SILENT_HINT
+            ) from error
+        except HandshakeError as error:
+            raise ProgramError(f"{endpoint} is not the hub of this link: {error}") from error
+        except OSError as error:
+            reason = "no answer" if isinstance(error, TimeoutError) else describe_os_error(error)
+            raise ProgramError(
+                f"cannot reach the hub at {endpoint}: {reason}",
+                hint="is it running, and is its tunnel port open to the internet?",
+                code=ExitCode.NOT_RUNNING,
+            ) from error
+        _say_goodbye(dialled)
+        if dialled.enroll_ok is None:
+            raise ProgramError(f"the hub at {endpoint} did not confirm the enrolment")
+        return dialled.enroll_ok
 
-
-def _store(hubs: HubFile, hub: Hub, answer: EnrollOk) -> Hub:
-    paired = confirmed(hub, answer.node_id, answer.name)
-    hubs.put(paired)
-    return paired
-
-
-async def _enrol(
-    endpoint: Endpoint,
-    hub: Hub,
-    key: PrivateKey,
-    clock: RisingClock,
-    suite: Suite,
-    enroll: Enroll,
-) -> EnrollOk:
-    hello = Hello(clock.next(), agent=AGENT)
-    try:
-        dialled = await dial_hub(endpoint, key, hub.key, hello, enroll=enroll, suite=suite)
-    except HubSilentError as error:
-        raise ProgramError(
-            f"the hub at {endpoint} does not answer this link", hint=SILENT_HINT
-        ) from error
-    except HandshakeError as error:
-        raise ProgramError(f"{endpoint} is not the hub of this link: {error}") from error
-    except OSError as error:
-        reason = "no answer" if isinstance(error, TimeoutError) else describe_os_error(error)
-        raise ProgramError(
-            f"cannot reach the hub at {endpoint}: {reason}",
-            hint="is it running, and is its tunnel port open to the internet?",
-            code=ExitCode.NOT_RUNNING,
-        ) from error
-    _say_goodbye(dialled)
-    if dialled.enroll_ok is None:
-        raise ProgramError(f"the hub at {endpoint} did not confirm the enrolment")
-    return dialled.enroll_ok
-
-
-async def _is_enrolled(hub: Hub, key: PrivateKey, clock: RisingClock, suite: Suite) -> bool:
-    for endpoint in hub.endpoints:
-        try:
-            hello = Hello(clock.next(), agent=AGENT)
-            _say_goodbye(await dial_hub(endpoint, key, hub.key, hello, suite=suite))
-        except (OSError, HandshakeError):
-            continue
-        return True
-    return False
+    async def _is_enrolled(self, hub: Hub) -> bool:
+        for endpoint in hub.endpoints:
+            try:
+                _say_goodbye(await self._dial(endpoint, hub))
+            except (OSError, HandshakeError):
+                continue
+            return True
+        return False
 
 
 def _say_goodbye(dialled: Dialled) -> None:

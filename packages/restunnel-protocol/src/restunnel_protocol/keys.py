@@ -7,8 +7,6 @@ import binascii
 import hashlib
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from .limits import DH_SIZE
 
 
@@ -65,10 +63,14 @@ class PrivateKey:
     @classmethod
     def generate(cls) -> PrivateKey:
         """A new key from the operating system's random source."""
+        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
         return cls(X25519PrivateKey.generate().private_bytes_raw())
 
     @property
     def public(self) -> PublicKey:
+        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
         key = X25519PrivateKey.from_private_bytes(self.raw)
         return PublicKey(key.public_key().public_bytes_raw())
 

@@ -98,7 +98,8 @@ class Store:
             )
         report = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
         if report != "ok":
-            raise ProgramError(f"the database {self._path} is damaged: {report}", hint=DAMAGED_HINT)
+            found = report.splitlines()[-1]  # a heading may come before it
+            raise ProgramError(f"the database {self._path} is damaged: {found}", hint=DAMAGED_HINT)
 
     # --- nodes -----------------------------------------------------------------------
 

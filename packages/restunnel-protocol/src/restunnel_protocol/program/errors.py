@@ -26,7 +26,7 @@ class ProgramError(Exception):
 
     def __init__(self, message: str, *, hint: str = "", code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = " ".join(message.split())  # a line of another's words may be several
         self.hint = hint
         self.code = code
 
