@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -190,6 +191,12 @@ def read_to_end(sock: socket.socket) -> bytes:
     while piece := sock.recv(65536):
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
 
 
 @contextlib.contextmanager

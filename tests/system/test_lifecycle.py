@@ -171,7 +171,7 @@ def test_the_node_listens_on_no_network_port(own_tunnel: tuple[Hub, Node]):
     _, node = own_tunnel
     inodes = set()
     for entry in os.scandir(f"/proc/{node.process.pid}/fd"):
-        target = os.readlink(entry.path)
+        target = str(Path(entry.path).readlink())
         if target.startswith("socket:["):
             inodes.add(target[8:-1])
     listening = []

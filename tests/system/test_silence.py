@@ -12,7 +12,7 @@ import pytest
 
 from restunnel_protocol import Enroll, Hello, Initiator, PairingLink, PrivateKey, Suite
 from restunnel_protocol.keys import PublicKey
-from support.services import PATIENCE, Hub, Node, wait_until
+from support.services import PATIENCE, Hub, Node, reset, wait_until
 
 WATCH = 3.0
 """Seconds of silence to watch, for all connections of a test at once; the slow set watches longer."""
@@ -75,7 +75,7 @@ def test_strangers_get_neither_a_byte_nor_a_close(silent_hub: Hub):
     assert_silent(sockets, WATCH)
     assert silent_hub.status()["strangers"] == len(sockets)
     for sock in sockets:
-        sock.close()
+        reset(sock)
     wait_until(lambda: silent_hub.status()["strangers"] == 0, "strangers to be forgotten")
     assert silent_hub.nodes() == []
 

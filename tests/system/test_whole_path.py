@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import socket
-import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from support.services import (
     Node,
     read_exactly,
     read_to_end,
+    reset,
     socks_connect,
 )
 
@@ -35,7 +35,8 @@ PROXIES = {
 def proxy_options(hub: Hub, kind: str) -> list[str]:
     """Curl's options for one way through the hub."""
     listener, url, more = PROXIES[kind]
-    return ["--silent", "--show-error", "--fail", "--proxy", url.format(hub.listeners[listener]), *more]
+    proxy = url.format(hub.listeners[listener])
+    return ["--silent", "--show-error", "--fail", "--proxy", proxy, *more]
 
 
 @pytest.mark.parametrize("kind", PROXIES)
@@ -53,7 +54,8 @@ def test_a_gigabyte_comes_down_whole(shared_tunnel, origin_port, curl, kind):
     hub, _ = shared_tunnel
     url = f"http://127.0.0.1:{origin_port}/bytes/{GIGABYTE}"
     digest, size = hashlib.sha256(), 0
-    with subprocess.Popen([curl, *proxy_options(hub, kind), url], stdout=subprocess.PIPE) as process:
+    command = [curl, *proxy_options(hub, kind), url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         while piece := process.stdout.read(1 << 20):
             digest.update(piece)
             size += len(piece)
@@ -117,12 +119,6 @@ def raw_server(
         yield host, port
         thread.join(PATIENCE)
         assert not thread.is_alive()
-
-
-def reset(sock: socket.socket) -> None:
-    """Close with RST."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 def test_a_client_that_ends_its_side_still_receives_the_answer(shared_tunnel):

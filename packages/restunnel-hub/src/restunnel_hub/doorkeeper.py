@@ -211,15 +211,7 @@ class Doorkeeper:
             if _is_gone(sock):
                 del self._half_closed[number]
                 sock.close()
-        self._sweeper = self._loop.call_later(HALF_CLOSED_SHARE: Final = 0.25
-"""Part of what strangers may hold that peers who have ended their side may take.
-
-TCP does not tell a peer that still listens from one that is gone (for a minute or
-two). Beyond this number the oldest are let go, so that a flood of short connections
-leaves room for nodes; those peers did close first.
-"""
-
-SWEEP_INTERVAL, self._sweep)
+        self._sweeper = self._loop.call_later(SWEEP_INTERVAL, self._sweep)
 
 
 class Visitor:
