@@ -15,7 +15,7 @@ from restunnel_protocol.keys import PublicKey
 from support.services import PATIENCE, Hub, Node, reset, wait_until
 
 WATCH = 3.0
-"""Seconds of silence to watch, for all connections of a test at once; the slow set watches longer."""
+"""Seconds of silence to watch, for all connections of a test at once."""
 
 
 @pytest.fixture

@@ -387,9 +387,10 @@ class Connection:
         if stream.wants_eof or stream.close_when_drained:
             raise LocalError(f"stream {stream_id} has been ended")
         view = memoryview(data)
-        if not stream.pending and self._out_size < OUTPUT_TARGET:
-            sent = min(len(view), stream.send_window.credit)
-            if sent:
+        if not stream.pending:
+            room = OUTPUT_TARGET - self._out_size - self._plain_size
+            sent = min(len(view), stream.send_window.credit, room)
+            if sent > 0:
                 self._write_data(stream, view[:sent])
                 view = view[sent:]
         if view:

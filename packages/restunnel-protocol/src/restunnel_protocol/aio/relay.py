@@ -16,6 +16,7 @@ from ..addresses import Target
 from ..codec import Buffer
 from ..connection import Role
 from ..errors import CloseReason, ConnectFailReason
+from ..limits import OUTPUT_TARGET
 from .link import TunnelStream
 from .sockets import as_transport, receive_buffer, reset_on_close, transport_socket, tune_proxied
 
@@ -42,7 +43,8 @@ class Relay(asyncio.BufferedProtocol):
         self._done = done
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._buffer = receive_buffer()
+        # No more than the connection takes at once: the rest would be copied and queued.
+        self._buffer = receive_buffer()[:OUTPUT_TARGET]
         self._socket_full = False
         self._unconsumed = 0
         self._stream_over = False
