@@ -120,9 +120,7 @@ def free_port(wanted: int) -> int:
 
 def call(program: str, *arguments: str) -> str:
     """Run a command line to its end; its output."""
-    done = subprocess.run(
-        [str(BIN / program), *arguments], capture_output=True, text=True
-    )
+    done = subprocess.run([str(BIN / program), *arguments], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{program} failed:\n{done.stderr}")
     return done.stdout

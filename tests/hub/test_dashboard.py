@@ -76,7 +76,8 @@ def test_a_login_works_once(hub: Hub):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "192.168.1.1", "[::2]", ""]
+    "host",
+    ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "192.168.1.1", "[::2]", ""],
 )
 def test_other_host_names_are_not_served(inside, host):
     browser, _ = inside

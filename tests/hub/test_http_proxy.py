@@ -169,8 +169,6 @@ def test_a_request_with_two_framings_leaves_with_one():
 
 
 def test_an_upgrade_concerns_both_hops():
-    request = outgoing(
-        "http://example.com/", ("Connection", "Upgrade"), ("Upgrade", "websocket")
-    )
+    request = outgoing("http://example.com/", ("Connection", "Upgrade"), ("Upgrade", "websocket"))
     assert (b"upgrade", b"websocket") in list(request.headers)
     assert (b"connection", b"upgrade") in list(request.headers)

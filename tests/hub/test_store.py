@@ -144,7 +144,13 @@ async def test_the_store_has_a_hash_of_the_token_only(paired, tmp_path):
 
 @pytest.mark.parametrize(
     ("wall", "monotonic", "good"),
-    [(899, 899, True), (901, 899, False), (899, 901, False), (-86400, 899, True), (-86400, 901, False)],
+    [
+        (899, 899, True),
+        (901, 899, False),
+        (899, 901, False),
+        (-86400, 899, True),
+        (-86400, 901, False),
+    ],
 )
 async def test_a_token_dies_by_either_clock(paired, wall, monotonic, good):
     pairing, clocks = paired

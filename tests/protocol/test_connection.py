@@ -307,7 +307,10 @@ FLOOD = encode_frame(FrameType.DATA, 1, bytes(60_000))
 
 MISBEHAVIOUR_OF_THE_HUB = {
     "a type that does not exist": ([encode_frame(0x7F, 0)], GoAwayReason.UNKNOWN_TYPE),
-    "HELLO after the handshake": ([encode_frame(FrameType.HELLO, 0)], GoAwayReason.UNEXPECTED_FRAME),
+    "HELLO after the handshake": (
+        [encode_frame(FrameType.HELLO, 0)],
+        GoAwayReason.UNEXPECTED_FRAME,
+    ),
     "CONNECT_OK": (
         [encode_frame(FrameType.CONNECT_OK, 1, ConnectOk(ADDRESS).encode())],
         GoAwayReason.UNEXPECTED_FRAME,

@@ -33,7 +33,9 @@ from restunnel_protocol.messages import (
 )
 
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20})?", fullmatch=True)
-names = st.builds(lambda first, rest: ".".join([f"h{first}", *rest]), labels, st.lists(labels, max_size=3))
+names = st.builds(
+    lambda first, rest: ".".join([f"h{first}", *rest]), labels, st.lists(labels, max_size=3)
+)
 addresses = st.ip_addresses()
 ports = st.integers(1, 65535)
 targets = st.builds(Target, names | addresses, ports)
@@ -62,7 +64,9 @@ PAYLOADS = [
 @given(st.lists(st.tuples(st.integers(0, 255), st.integers(0, 2**32 - 1), st.binary(max_size=99))))
 def test_frames_are_read_as_they_were_written(frames):
     data = b"".join(encode_frame(*frame) for frame in frames)
-    assert [(kind, number, bytes(content)) for kind, number, content in parse_frames(data)] == frames
+    assert [
+        (kind, number, bytes(content)) for kind, number, content in parse_frames(data)
+    ] == frames
 
 
 @given(st.binary(max_size=200))
@@ -180,14 +184,28 @@ def test_a_name_that_reads_as_an_address_is_that_address():
 
 @pytest.mark.parametrize(
     "host",
-    ["", ".", "a..b", "-a", "a b", "a\0b", "fe80::1%eth0", "a" * 64, "a." * 130, "ä.example", "a。b"],
+    [
+        "",
+        ".",
+        "a..b",
+        "-a",
+        "a b",
+        "a\0b",
+        "fe80::1%eth0",
+        "a" * 64,
+        "a." * 130,
+        "ä.example",
+        "a。b",
+    ],
 )
 def test_malformed_hosts_do_not_become_targets(host):
     with pytest.raises(ValueError):
         Target(host, 80)
 
 
-@pytest.mark.parametrize("host", ["example.com", "example.com.", "_dmarc.example", "a-b.c", "0x7f.1"])
+@pytest.mark.parametrize(
+    "host", ["example.com", "example.com.", "_dmarc.example", "a-b.c", "0x7f.1"]
+)
 def test_names_as_they_occur_become_targets(host):
     assert str(Target(host, 80)) == f"{host}:80"
 

@@ -61,7 +61,10 @@ def test_both_ends_agree_on_keys_and_know_each_other(suite):
     answer, hub_session = request.write_message_2(Hello(9), EnrollOk("id", "phone"))
     session, enroll_ok, leftover = node.receive_data(answer + b"next")
     assert (session.remote.timestamp, enroll_ok, leftover) == (9, EnrollOk("id", "phone"), b"next")
-    for sealer, opener in ((session.sealer, hub_session.opener), (hub_session.sealer, session.opener)):
+    for sealer, opener in (
+        (session.sealer, hub_session.opener),
+        (hub_session.sealer, session.opener),
+    ):
         assert opener.open(sealer.seal(b"hello")[2:]) == b"hello"
 
 

@@ -20,7 +20,9 @@ links = st.builds(
     st.binary(min_size=32, max_size=32),
     st.integers(0, 10**11),
 )
-GOOD = str(PairingLink((Endpoint("hub.example", 9000),), PublicKey(b"k" * 32), b"t" * 32, 1700000000))
+GOOD = str(
+    PairingLink((Endpoint("hub.example", 9000),), PublicKey(b"k" * 32), b"t" * 32, 1700000000)
+)
 
 
 @given(links)

@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -197,6 +198,34 @@ def reset(sock: socket.socket) -> None:
     """Close with RST."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
+
+
+@contextlib.contextmanager
+def raw_server(
+    node: Node,
+    serve: Callable[[socket.socket], None],
+    host: str = "127.0.0.1",
+    connections: int = 1,
+) -> Iterator[tuple[str, int]]:
+    """A TCP server that the node may reach; `serve` treats `connections` of them in turn."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
+        listener.settimeout(PATIENCE)
+        port = listener.getsockname()[1]
+        node.allow(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+        def work() -> None:
+            for _ in range(connections):
+                sock, _ = listener.accept()
+                sock.settimeout(PATIENCE)
+                with sock:
+                    serve(sock)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        yield host, port
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 @contextlib.contextmanager

@@ -157,9 +157,7 @@ def test_a_refused_target_is_explained_with_a_code_of_its_own(tmp_path: Path):
         "restunnel-node", "policy", "check", "192.168.1.1:80", "--data-dir", tmp_path / "node"
     )
     assert done.returncode == 4
-    assert done.stdout == (
-        "refused: 192.168.1.1: 192.168.1.1 is private use (RFC 1918)\n"
-    )
+    assert done.stdout == ("refused: 192.168.1.1: 192.168.1.1 is private use (RFC 1918)\n")
 
 
 def test_settings_come_from_file_environment_and_flags_in_that_order(hub: Hub):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ from support.origin import BLOCK, pattern_digest
 from support.services import (
     PATIENCE,
     Hub,
-    Node,
+    raw_server,
     read_exactly,
     read_to_end,
     reset,
@@ -95,30 +93,6 @@ def test_two_hundred_at_once_each_get_their_own_answer(
     assert done.returncode == 0
     for size in range(100001, 100201):
         assert (tmp_path / str(size)).read_bytes() == BLOCK[:size]
-
-
-@contextlib.contextmanager
-def raw_server(
-    node: Node, serve: Callable[[socket.socket], None], host: str = "127.0.0.1"
-) -> Iterator[tuple[str, int]]:
-    """A TCP server that the node may reach and that treats one connection with `serve`."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, 0), family=family) as listener:
-        listener.settimeout(PATIENCE)
-        port = listener.getsockname()[1]
-        node.allow(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-
-        def work() -> None:
-            sock, _ = listener.accept()
-            sock.settimeout(PATIENCE)
-            with sock:
-                serve(sock)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        yield host, port
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
 
 
 def test_a_client_that_ends_its_side_still_receives_the_answer(shared_tunnel):
@@ -274,7 +248,15 @@ def test_without_a_node_the_proxies_fail_at_once(hub: Hub, curl: str, tmp_path: 
     sock.close()
     assert reply == 1
     done = subprocess.run(
-        [curl, "-s", "-x", f"http://{hub.listeners['http']}", "-w", "%{http_code}", "http://example.com/"],
+        [
+            curl,
+            "-s",
+            "-x",
+            f"http://{hub.listeners['http']}",
+            "-w",
+            "%{http_code}",
+            "http://example.com/",
+        ],
         capture_output=True,
         text=True,
         timeout=PATIENCE,

@@ -130,16 +130,17 @@ class HttpForward(asyncio.Protocol):
 
     def _begin(self, head: h11.Request, request: ProxyRequest) -> None:
         """Send a request on the kept connection, or have a new one made for it."""
-        self._request = head
         self._answered = self._body_sent = self._request_ended = False
         upstream = self._upstream
         self._reused = (
             self._reached == request and upstream is not None and upstream.our_state is h11.IDLE
         )
+        if not self._reused:
+            self._drop_stream()
+        self._request = head
         if self._reused:
             self._send_head()
         else:
-            self._drop_stream()
             self._connect(request)
 
     def _connect(self, request: ProxyRequest) -> None:
@@ -382,7 +383,8 @@ class HttpForward(asyncio.Protocol):
         stream = self._stream
         self._forget_target()
         if stream is not None:
-            stream.close(CloseReason.CANCELLED)
+            between_requests = self._request is None
+            stream.close(CloseReason.NORMAL if between_requests else CloseReason.CANCELLED)
 
     def _forget_target(self) -> None:
         self._stream = self._upstream = None

@@ -72,8 +72,8 @@ class ConnectFailReason(IntEnum):
 class CloseReason(IntEnum):
     """Why a stream was closed before both ends had ended it (u8 in CLOSE)."""
 
-    CANCELLED = 0x00
-    """The other end is not interested any more."""
+    NORMAL = 0x00
+    """The sender wants nothing more, and what it has sent is whole."""
     RESET = 0x01
     """The TCP connection behind the stream was reset."""
     TIMEOUT = 0x02
@@ -84,6 +84,8 @@ class CloseReason(IntEnum):
     """The grace period of a stopping end is over."""
     INTERNAL = 0x05
     """The end that closes failed in a way of its own."""
+    CANCELLED = 0x06
+    """Whoever the sender served is gone; what it has sent may be incomplete."""
 
     # Never on the wire: what the rest of the program sees when a whole tunnel ends.
     TUNNEL_LOST = 0xFF

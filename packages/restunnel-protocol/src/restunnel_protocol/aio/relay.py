@@ -150,7 +150,7 @@ class Relay(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if reason is None:
+        if reason in (None, CloseReason.NORMAL):
             reset_on_close(transport_socket(transport), False)
             transport.close()
         elif transport.get_write_buffer_size() == 0:
