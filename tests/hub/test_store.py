@@ -65,12 +65,12 @@ def test_a_known_key_keeps_its_id_and_its_timestamp_guard(store):
 def test_timestamps_only_rise_also_after_reopening(store, tmp_path):
     store.add_token(b"hash", "", "", NOW, NOW + 900)
     node = enrol(store, b"hash", timestamp=10)
-    assert not store.raise_timestamp(node.id, 10)
-    assert store.raise_timestamp(node.id, 2**63 - 1)
+    assert not store.raise_timestamp(node.id, 10, "192.0.2.9", NOW)
+    assert store.raise_timestamp(node.id, 2**63 - 1, "192.0.2.9", NOW)
     store.close()
     reopened = Store(tmp_path / "hub.sqlite3")
-    assert not reopened.raise_timestamp(node.id, 2**63 - 1)
-    assert not reopened.raise_timestamp("nobody", 2**63 - 1)
+    assert not reopened.raise_timestamp(node.id, 2**63 - 1, "192.0.2.9", NOW)
+    assert not reopened.raise_timestamp("nobody", 2**63 - 1, "192.0.2.9", NOW)
     reopened.close()
 
 
@@ -79,7 +79,7 @@ def test_a_revoked_node_is_gone_for_good(store):
     node = enrol(store, b"hash")
     store.revoke(node.id)
     assert store.nodes() == []
-    assert not store.raise_timestamp(node.id, 100)
+    assert not store.raise_timestamp(node.id, 100, "192.0.2.9", NOW)
 
 
 def test_names_are_unique(store):

@@ -92,6 +92,8 @@ class Tunnel:
         """Ask the node for a connection. Raises `LocalError` if it takes none."""
         if self._link is None:
             raise LocalError("the tunnel has no socket")
+        if self._link.connection.stream_ids_left == 0:
+            self.close(GoAwayReason.RECONNECT, "stream ids are used up")
         return self._link.open_stream(target, handler)
 
     def go_away(self, reason: GoAwayReason, detail: str) -> None:
@@ -222,16 +224,20 @@ class TunnelServer:
             log.info("%s enrolled from %s, key %s", record.name, address, record.public_key)
             return self._registry.put(record), EnrollOk(record.id, record.name)
         node = self._registry.by_key(request.node)
-        if node is None or not await self._is_fresh(node.record, request):
+        if node is None or not await self._is_fresh(node.record, request, address):
             return None
         if not self._registry.is_current(node):  # revoked while the store was busy
             return None
-        await self._store.call(self._store.store.seen, node.record.id, address, time.time())
-        return (node, None) if self._registry.is_current(node) else None
+        return node, None
 
-    async def _is_fresh(self, record: NodeRecord, request: Request) -> bool:
-        raise_timestamp = self._store.store.raise_timestamp
-        return await self._store.call(raise_timestamp, record.id, request.hello.timestamp)
+    async def _is_fresh(self, record: NodeRecord, request: Request, address: str) -> bool:
+        return await self._store.call(
+            self._store.store.raise_timestamp,
+            record.id,
+            request.hello.timestamp,
+            address,
+            time.time(),
+        )
 
     async def _start(
         self, sock: socket.socket, message_2: bytes, session: Session, node: Node, address: str

@@ -163,6 +163,11 @@ class Connection:
         """Seconds of the best recent round trip, None before the first PONG."""
         return self._rtt
 
+    @property
+    def stream_ids_left(self) -> int:
+        """How many more streams a hub can open in this tunnel."""
+        return MAX_STREAM_ID - self._last_id
+
     def next_event_list(self) -> list[Event]:
         """Events since the last call that did not come from `receive_data`."""
         events, self._events = self._events, []
@@ -352,7 +357,7 @@ class Connection:
         self._check_usable()
         if self.draining:
             raise LocalError("the tunnel takes no new streams")
-        if self._last_id >= MAX_STREAM_ID:
+        if self.stream_ids_left == 0:
             raise LocalError("the tunnel's stream ids are used up")
         self._last_id += 1
         self._add_stream(self._last_id, State.CONNECTING, now)

@@ -109,21 +109,18 @@ class Store:
             rows = connection.execute(select(nodes).order_by(nodes.c.enrolled_at, nodes.c.id))
             return [_node(row) for row in rows]
 
-    def raise_timestamp(self, node_id: str, timestamp: int) -> bool:
-        """Store a greater timestamp; False if it is not greater, or the node is gone."""
+    def raise_timestamp(self, node_id: str, timestamp: int, address: str, now: float) -> bool:
+        """A node connects: store its greater timestamp, and when and from where it came.
+
+        False, and nothing is stored, if the timestamp is not greater or the node is gone.
+        """
         change = (
             update(nodes)
             .where(nodes.c.id == node_id, nodes.c.timestamp < timestamp)
-            .values(timestamp=timestamp)
+            .values(timestamp=timestamp, last_seen=now, last_address=address)
         )
         with self._engine.begin() as connection:
             return connection.execute(change).rowcount == 1
-
-    def seen(self, node_id: str, address: str, now: float) -> None:
-        """Remember when and from where a node was last connected."""
-        change = update(nodes).where(nodes.c.id == node_id)
-        with self._engine.begin() as connection:
-            connection.execute(change.values(last_seen=now, last_address=address))
 
     def rename(self, node_id: str, name: str) -> bool:
         """Give a node a name; False if another node has it."""

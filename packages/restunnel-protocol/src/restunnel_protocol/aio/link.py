@@ -95,7 +95,7 @@ class TunnelStream:
     @property
     def open(self) -> bool:
         """Whether the stream can still be used at all."""
-        return self._link.has_stream(self)
+        return self._link.has_stream(self) and not self._link.connection.ended
 
     def accept(self, address: Target) -> None:
         """Node: connected, to `address`."""
@@ -110,12 +110,16 @@ class TunnelStream:
 
     def send(self, data: Buffer) -> bool:
         """Send bytes; False asks the caller to stop until `stream_writable`."""
+        if self._link.connection.ended:
+            return True  # the handler is about to hear of it
         waiting = self._link.connection.send_data(self.id, data)
         self._link.flush_soon()
         return waiting < PENDING_HIGH
 
     def send_eof(self) -> None:
         """End our direction after all data that waits."""
+        if self._link.connection.ended:
+            return
         self._link.connection.send_eof(self.id)
         self._link.flush_soon()
 
