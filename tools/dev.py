@@ -126,6 +126,7 @@ def hatch(*command: str, cwd: Path = ROOT, quiet: bool = False) -> int:
         HATCH_CONFIG=str(STATE / "hatch.toml"),
         HATCH_PYTHON=sys.executable,
         HATCH_INTERACTIVE="0",
+        UV_SYSTEM_CERTS="1",  # trust what the system trusts, as pip and git do
     )
     for name in ("HATCH_ENV", "VIRTUAL_ENV", "PYTHONPATH", "UV_PYTHON"):
         environment.pop(name, None)

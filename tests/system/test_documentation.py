@@ -38,10 +38,14 @@ def test_the_node_of_the_walk_through_serves_a_real_hub(hub: Hub, tmp_path: Path
             hub.wait_online()
             size = 20_000_000
             for command in (
-                (f"{curl} -sS --proxy socks5h://{hub.listeners['socks5']}"
-                f" http://127.0.0.1:{port}/bytes/{size} | sha256sum"),
-                (f"head -c {size} /dev/zero | {curl} -sS -T - --proxytunnel"
-                f" --proxy http://{hub.listeners['http']} http://127.0.0.1:{port}/"),
+                (
+                    f"{curl} -sS --proxy socks5h://{hub.listeners['socks5']}"
+                    f" http://127.0.0.1:{port}/bytes/{size} | sha256sum"
+                ),
+                (
+                    f"head -c {size} /dev/zero | {curl} -sS -T - --proxytunnel"
+                    f" --proxy http://{hub.listeners['http']} http://127.0.0.1:{port}/"
+                ),
             ):
                 done = subprocess.run(
                     command, shell=True, capture_output=True, text=True, timeout=PATIENCE

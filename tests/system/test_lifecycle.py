@@ -17,6 +17,7 @@ from support.services import (
     Hub,
     Node,
     read_exactly,
+    reset,
     socks_connect,
     tunnel,
     wait_until,
@@ -181,3 +182,66 @@ def test_the_node_listens_on_no_network_port(own_tunnel: tuple[Hub, Node]):
             if fields[9] in inodes and (table.startswith("udp") or fields[3] == "0A"):
                 listening.append(line)
     assert listening == []
+
+
+def stalled_upload(hub: Hub, node: Node, listener: socket.socket) -> tuple[socket.socket, ...]:
+    """A client that uploads until nothing moves, to a target that does not read."""
+    port = listener.getsockname()[1]
+    node.allow(f"127.0.0.1:{port}")
+    client, reply = socks_connect(hub.address("socks5"), "127.0.0.1", port)
+    assert reply == 0
+    target, _ = listener.accept()
+    client.settimeout(1.0)
+    with pytest.raises(TimeoutError):
+        while True:
+            client.send(bytes(1 << 20))
+    return client, target
+
+
+def test_a_client_that_vanishes_from_a_stalled_upload_is_noticed(own_tunnel):
+    hub, node = own_tunnel
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client, target = stalled_upload(hub, node, listener)
+        assert hub.nodes()[0]["streams"] == 1
+        reset(client)
+        wait_until(lambda: hub.nodes()[0]["streams"] == 0, "the stream's end")
+        target.settimeout(PATIENCE)
+        with target, pytest.raises(ConnectionResetError):
+            while target.recv(1 << 20):
+                pass
+
+
+def test_a_target_that_vanishes_behind_a_client_that_does_not_read_is_noticed(own_tunnel, page):
+    """The node has paused reading when the target resets; the client hears of it all the same."""
+    hub, node = own_tunnel
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        node.allow(f"127.0.0.1:{port}")
+        client, reply = socks_connect(hub.address("socks5"), "127.0.0.1", port)
+        assert reply == 0
+        target, _ = listener.accept()
+        target.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            while True:
+                target.send(bytes(1 << 20))
+        reset(target)
+        with client, pytest.raises(ConnectionResetError):
+            read_exactly(client, 1 << 30)
+
+
+def test_a_client_that_half_closed_and_then_vanished_is_noticed(own_tunnel):
+    hub, node = own_tunnel
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        node.allow(f"127.0.0.1:{port}")
+        client, reply = socks_connect(hub.address("socks5"), "127.0.0.1", port)
+        assert reply == 0
+        target, _ = listener.accept()
+        client.shutdown(socket.SHUT_WR)
+        assert target.recv(1) == b""
+        reset(client)
+        wait_until(lambda: hub.nodes()[0]["streams"] == 0, "the stream's end")
+        target.settimeout(PATIENCE)
+        with target, pytest.raises(ConnectionError):
+            while True:
+                target.send(b"x")

@@ -15,10 +15,10 @@ import contextlib
 import errno
 import logging
 import socket
-import sys
 from collections.abc import Callable
 from typing import Final
 
+from restunnel_protocol.aio.peer_watch import peer_is_gone
 from restunnel_protocol.limits import LENGTH_SIZE, MAX_MESSAGE_1
 from restunnel_protocol.noise import Responder, message_1_length
 from restunnel_protocol.records import Suite
@@ -50,9 +50,6 @@ SWEEP_INTERVAL: Final = 30.0
 
 KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 """Seconds and probes after which the kernel finds out that a peer is gone."""
-
-_TCP_CLOSED: Final = 7
-"""tcpi_state of a connection that the peer has reset (linux/net/tcp_states.h)."""
 
 _GONE: Final = {errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTUNREACH}
 """accept(2): this connection failed already; others have not."""
@@ -208,7 +205,7 @@ class Doorkeeper:
     def _sweep(self) -> None:
         """Drop half-closed connections that are gone; nothing else would tell."""
         for number, sock in list(self._half_closed.items()):
-            if _is_gone(sock):
+            if peer_is_gone(sock):
                 del self._half_closed[number]
                 sock.close()
         self._sweeper = self._loop.call_later(SWEEP_INTERVAL, self._sweep)
@@ -239,12 +236,3 @@ def _set_keepalive(sock: socket.socket) -> None:
         for name, value in KEEPALIVE.items():
             if hasattr(socket, name):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _is_gone(sock: socket.socket) -> bool:
-    """Whether the kernel has seen the connection end (after a FIN, only Linux says)."""
-    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-        return True
-    if sys.platform != "linux":
-        return False
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSED

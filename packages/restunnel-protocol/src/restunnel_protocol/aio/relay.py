@@ -10,6 +10,7 @@ directions have ended, the socket is set so that closing it resets it.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 from ..addresses import Target
@@ -18,6 +19,7 @@ from ..connection import Role
 from ..errors import CloseReason, ConnectFailReason
 from ..limits import OUTPUT_TARGET
 from .link import TunnelStream
+from .peer_watch import PeerWatch
 from .sockets import as_transport, receive_buffer, reset_on_close, transport_socket, tune_proxied
 
 SOCKET_WRITE_HIGH = 128 * 1024
@@ -49,6 +51,9 @@ class Relay(asyncio.BufferedProtocol):
         self._unconsumed = 0
         self._stream_over = False
         self._resetting: asyncio.TimerHandle | None = None
+        self._ended = False
+        self._watched: socket.socket | None = None
+        self._peer_gone = False
 
     @property
     def alive(self) -> bool:
@@ -64,8 +69,8 @@ class Relay(asyncio.BufferedProtocol):
     def feed(self, data: Buffer) -> None:
         """Bytes that were read from the TCP connection before this relay had it."""
         self.bytes_received += len(data)
-        if not self._stream.send(data) and self._transport is not None:
-            self._transport.pause_reading()
+        if not self._stream.send(data):
+            self._pause_reading()
 
     def abort(self, reason: CloseReason) -> None:
         """End both sides at once, visibly failed."""
@@ -92,10 +97,11 @@ class Relay(asyncio.BufferedProtocol):
             return
         self.bytes_received += nbytes
         if not self._stream.send(self._buffer[:nbytes]):
-            assert self._transport is not None
-            self._transport.pause_reading()
+            self._pause_reading()
 
     def eof_received(self) -> bool:
+        self._ended = True
+        self._watch_peer()
         if not self._stream_over:
             self._stream.send_eof()
         return True  # the other direction goes on
@@ -112,6 +118,7 @@ class Relay(asyncio.BufferedProtocol):
             self._stream.consume(size)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch_peer()
         self._transport = None
         if self._resetting is not None:
             self._resetting.cancel()
@@ -120,7 +127,8 @@ class Relay(asyncio.BufferedProtocol):
             # What a target sent before its reset still reaches the client. A client that is
             # gone leaves nobody who could want the rest, and draining might never end.
             drain = self._stream.link.connection.role is Role.NODE
-            self._stream.close(_close_reason(exc), drain=drain)
+            reason = CloseReason.RESET if self._peer_gone else _close_reason(exc)
+            self._stream.close(reason, drain=drain)
         self._done(self)
 
     # --- the stream ----------------------------------------------------------------
@@ -162,7 +170,30 @@ class Relay(asyncio.BufferedProtocol):
 
     def stream_writable(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
+            if not self._ended:
+                self._unwatch_peer()
             self._transport.resume_reading()
+
+    def _pause_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+            self._watch_peer()
+
+    def _watch_peer(self) -> None:
+        """Nobody reads from the socket for a while: look whether its peer is still there."""
+        if self._watched is None and self._transport is not None:
+            self._watched = transport_socket(self._transport)
+            PeerWatch.of(self._loop).add(self._watched, self._on_peer_gone)
+
+    def _unwatch_peer(self) -> None:
+        if self._watched is not None:
+            PeerWatch.of(self._loop).remove(self._watched)
+            self._watched = None
+
+    def _on_peer_gone(self) -> None:
+        self._peer_gone = True
+        if self._transport is not None:
+            self._transport.abort()
 
     def _reset(self) -> None:
         if self._transport is not None:

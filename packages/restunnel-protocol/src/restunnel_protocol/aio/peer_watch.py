@@ -1,0 +1,71 @@
+"""Notices connections that end while nobody reads from them.
+
+An event loop tells of a reset only to who is reading. A relay that has paused
+(the tunnel is full) or has read the end (only the other direction goes on) would
+keep its stream open for a peer that is long gone. So these, and only these, are
+looked at every few seconds; while there are none, no timer runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Final
+
+INTERVAL: Final = 5.0
+"""Seconds between two looks."""
+
+_TCP_CLOSED: Final = 7
+"""tcpi_state of a connection that the peer has reset (linux/include/net/tcp_states.h)."""
+
+_watches: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, PeerWatch] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def peer_is_gone(sock: socket.socket) -> bool:
+    """Whether the kernel has seen the connection end; after a FIN only Linux says."""
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        return True
+    if sys.platform != "linux":
+        return False
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSED
+
+
+class PeerWatch:
+    """The sockets of one event loop that nobody reads from."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._watched: dict[socket.socket, Callable[[], None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> PeerWatch:
+        """The one watch of a loop."""
+        watch = _watches.get(loop)
+        if watch is None:
+            watch = _watches[loop] = cls(loop)
+        return watch
+
+    def add(self, sock: socket.socket, gone: Callable[[], None]) -> None:
+        """Look at a socket from now on; `gone` is called once if its peer is."""
+        self._watched[sock] = gone
+        if self._timer is None:
+            self._timer = self._loop.call_later(INTERVAL, self._look)
+
+    def remove(self, sock: socket.socket) -> None:
+        """Somebody reads again, or the socket is done with."""
+        self._watched.pop(sock, None)
+
+    def _look(self) -> None:
+        self._timer = None
+        for sock, gone in list(self._watched.items()):
+            if peer_is_gone(sock):
+                self._watched.pop(sock, None)
+                gone()
+        if self._watched and self._timer is None:
+            self._timer = self._loop.call_later(INTERVAL, self._look)
