@@ -55,6 +55,7 @@ def main() -> int:
     run = commands.add_parser("run", help="a command in the workspace's environment")
     run.add_argument("rest", nargs=argparse.REMAINDER, metavar="ARGS")
     run.set_defaults(command=run_in_workspace)
+    os.environ.setdefault("UV_SYSTEM_CERTS", "1")  # trust what the system trusts, as git does
     arguments, rest = parser.parse_known_args()
     if rest and arguments.command is not run_tests:
         parser.error("unknown arguments: " + " ".join(rest))
@@ -126,7 +127,6 @@ def hatch(*command: str, cwd: Path = ROOT, quiet: bool = False) -> int:
         HATCH_CONFIG=str(STATE / "hatch.toml"),
         HATCH_PYTHON=sys.executable,
         HATCH_INTERACTIVE="0",
-        UV_SYSTEM_CERTS="1",  # trust what the system trusts, as pip and git do
     )
     for name in ("HATCH_ENV", "VIRTUAL_ENV", "PYTHONPATH", "UV_PYTHON"):
         environment.pop(name, None)

@@ -245,3 +245,19 @@ def test_a_client_that_half_closed_and_then_vanished_is_noticed(own_tunnel):
         with target, pytest.raises(ConnectionError):
             while True:
                 target.send(b"x")
+
+
+def test_sighup_loads_the_settings_again(own_tunnel: tuple[Hub, Node]):
+    hub, node = own_tunnel
+    (hub.data_dir / "hub.toml").write_text('advertise = ["hub.example:9000"]\n')
+    (node.data_dir / "node.toml").write_text('[policy]\nallow = ["10.1.2.3:80"]\n')
+    for service in own_tunnel:
+        service.send(signal.SIGHUP)
+        wait_until(lambda service=service: "settings loaded again" in service.log, "the reload")
+    assert "h=hub.example:9000" in hub.link()
+    for service, name in zip(own_tunnel, ("hub.toml", "node.toml"), strict=True):
+        (service.data_dir / name).write_text("nonsense = 1\n")
+        service.send(signal.SIGHUP)
+        wait_until(lambda service=service: "the settings stay as they are" in service.log, "it")
+    assert "h=hub.example:9000" in hub.link()
+    assert hub.nodes()[0]["online"]

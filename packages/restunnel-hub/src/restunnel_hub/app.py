@@ -13,11 +13,11 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from restunnel_protocol import Endpoint, PrivateKey
 from restunnel_protocol.addresses import join_host_port
-from restunnel_protocol.program.errors import ExitCode
+from restunnel_protocol.program.errors import ExitCode, ProgramError
 from restunnel_protocol.program.files import lock, read_private, write_private
 from restunnel_protocol.program.keyfile import parse_key
 from restunnel_protocol.program.service import StopSignals, announce_ready, notify
@@ -41,12 +41,16 @@ RESERVED_DESCRIPTORS = 24
 STRANGERS_SHARE = 0.75
 """Part of the remaining descriptors that unproven connections may hold."""
 
+LISTENERS = ("tunnel", "socks", "http", "dashboard")
+"""Settings that are addresses to listen on."""
+
 PROXY_BACKLOG = 1024
 """Connections of clients that the kernel keeps for us."""
 
 
-async def run(config: Config, ready_fd: int | None) -> int:
-    """Run the hub until a signal stops it; the exit code."""
+async def run(load: Callable[[], Config], ready_fd: int | None) -> int:
+    """Run the hub until a signal stops it; the exit code. SIGHUP loads the settings again."""
+    config = load()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(lock(config.paths.lock, "a hub"))
         key = load_key(config.paths)
@@ -55,6 +59,7 @@ async def run(config: Config, ready_fd: int | None) -> int:
         sockets = _bind(config, stack)
         with StopSignals().installed() as signals:
             hub = Hub(config, key, store, sockets)
+            signals.on_hangup(lambda: hub.reload(load))
             async with hub.serving():
                 for name, address in hub.listeners.items():
                     print(f"listening {name} {address}", file=sys.stderr, flush=True)
@@ -62,7 +67,7 @@ async def run(config: Config, ready_fd: int | None) -> int:
                 await signals.first.wait()
                 notify("STOPPING=1")
                 log.info("stopping")
-                if not await signals.grace(hub.drain(), config.grace):
+                if not await signals.grace(hub.drain(), hub.config.grace):
                     log.warning("streams that were still running are cut off")
     return ExitCode.OK
 
@@ -80,7 +85,7 @@ def load_key(paths: Paths) -> PrivateKey:
 def _bind(config: Config, stack: contextlib.AsyncExitStack) -> dict[str, socket.socket]:
     """All network sockets, before anything is served on any of them."""
     sockets: dict[str, socket.socket] = {}
-    for name in ("tunnel", "socks", "http", "dashboard"):
+    for name in LISTENERS:
         sockets[name] = stack.enter_context(bind(getattr(config, name), f"--{name}"))
     return sockets
 
@@ -95,7 +100,7 @@ class Hub:
         store: StoreThread,
         sockets: dict[str, socket.socket],
     ) -> None:
-        self._config = config
+        self.config = config
         self._sockets = sockets
         # Names for people: SOCKS5 is what the port speaks.
         self.listeners = {
@@ -109,7 +114,7 @@ class Hub:
             self._registry,
             self._pairing,
             store,
-            TunnelTimes(config.ping_interval, config.ping_timeout),
+            lambda: TunnelTimes(self.config.ping_interval, self.config.ping_timeout),
             max(1, int((descriptors - RESERVED_DESCRIPTORS) * STRANGERS_SHARE)),
         )
         self._proxy = ProxyServer(Outlet(self._registry))
@@ -123,6 +128,19 @@ class Hub:
             time.time(),
         )
 
+    def reload(self, load: Callable[[], Config]) -> None:
+        """Take over settings that were changed; what a listener is bound to stays."""
+        try:
+            new = load()
+        except ProgramError as error:
+            log.error("the settings stay as they are: %s", error.message)
+            return
+        for name in LISTENERS:
+            if getattr(new, name) != getattr(self.config, name):
+                log.warning("%s changes at the next start", name)
+        self.config = new
+        log.info("settings loaded again")
+
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """Serve within the block."""
@@ -134,7 +152,7 @@ class Hub:
         dashboard = Dashboard(self._operations, self.listeners["dashboard"])
         control = WebServer(control_app(self._operations, dashboard.new_login))
         pages = WebServer(dashboard.app)
-        control_socket = bind_unix(self._config.paths.socket)
+        control_socket = bind_unix(self.config.paths.socket)
         proxies = [
             await loop.create_server(factory, sock=self._sockets[name], backlog=PROXY_BACKLOG)
             for name, factory in (("socks", self._proxy.socks), ("http", self._proxy.http))
@@ -150,7 +168,7 @@ class Hub:
                 server.close()
             await control.stop()
             await pages.stop()
-            self._config.paths.socket.unlink(missing_ok=True)
+            self.config.paths.socket.unlink(missing_ok=True)
             self._proxy.abort()
             await self._tunnels.close()
 
@@ -164,8 +182,8 @@ class Hub:
 
     def _endpoints(self) -> tuple[Endpoint, ...]:
         """What goes into pairing links."""
-        if self._config.advertise:
-            return self._config.advertise
+        if self.config.advertise:
+            return self.config.advertise
         host, port = self._sockets["tunnel"].getsockname()[:2]
         if host in ("::", "0.0.0.0"):
             host = advertised_host()

@@ -119,8 +119,8 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     for noisy in ("uvicorn", "uvicorn.error", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    config = load_config(open_paths(arguments), arguments)
-    return run_loop(run(config, arguments.ready_fd))
+    paths = open_paths(arguments)
+    return run_loop(run(lambda: load_config(paths, arguments), arguments.ready_fd))
 
 
 def _call(

@@ -143,7 +143,7 @@ class TunnelServer:
         registry: Registry,
         pairing: Pairing,
         store: StoreThread,
-        times: TunnelTimes,
+        times: Callable[[], TunnelTimes],
         max_held: int,
     ) -> None:
         self._responder = Responder(key)
@@ -243,7 +243,7 @@ class TunnelServer:
         self, sock: socket.socket, message_2: bytes, session: Session, node: Node, address: str
     ) -> None:
         loop = asyncio.get_running_loop()
-        times = self._times
+        times = self._times()
         tunnel = Tunnel(node, address, self._registry)
         settings = Settings(
             times.ping_interval,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from restunnel_protocol import PrivateKey
@@ -44,16 +45,33 @@ class Node:
         self._policy.current()  # a damaged policy file is told now, not at the first stream
         self._dialer = Dialer(self._policy.current, Resolver())
         self._clock = RisingClock(paths.timestamp)
-        self._tuning = Tuning(
+        self._suite = fastest_suite()
+        self._budget = WindowBudget(PROCESS_WINDOW_BUDGET)
+        self._tuning = self._tune(config)
+        self._running: dict[Hub, tuple[Connector, asyncio.Task[None]]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    def _tune(self, config: Config) -> Tuning:
+        return Tuning(
             config.ping_interval,
             config.ping_timeout,
             config.backoff_first,
             config.backoff_cap,
-            fastest_suite(),
-            WindowBudget(PROCESS_WINDOW_BUDGET),
+            self._suite,
+            self._budget,
         )
-        self._running: dict[Hub, tuple[Connector, asyncio.Task[None]]] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+
+    def reconfigure(self, load: Callable[[], Config]) -> None:
+        """Take over settings that were changed, for verdicts at once, for hubs dialled anew."""
+        try:
+            config = load()
+        except ProgramError as error:
+            log.error("the settings stay as they are: %s", error.message)
+            return
+        self._policy.configure(config.rules)
+        self._tuning = self._tune(config)
+        self.reload()
+        log.info("settings loaded again")
 
     def reload(self) -> dict[str, Any]:
         """Connect to hubs that `hubs.toml` has gained, leave those that it has lost."""
@@ -93,8 +111,9 @@ class Node:
         await asyncio.gather(*tasks, *self._leaving, return_exceptions=True)
 
 
-async def run(config: Config, ready_fd: int | None) -> int:
-    """Run the node until a signal stops it; the exit code."""
+async def run(load: Callable[[], Config], ready_fd: int | None) -> int:
+    """Run the node until a signal stops it; the exit code. SIGHUP loads the settings again."""
+    config = load()
     holder = lock(config.paths.lock, "a node")
     try:
         key = FileKeyStore(config.paths.key).load()
@@ -107,6 +126,7 @@ async def run(config: Config, ready_fd: int | None) -> int:
         node = Node(config, key)
         control = ControlServer(config.paths.socket, {"status": node.status, "reload": node.reload})
         with StopSignals().installed() as signals:
+            signals.on_hangup(lambda: node.reconfigure(load))
             await control.start()
             node.reload()
             announce_ready(ready_fd)

@@ -136,8 +136,8 @@ def _run(arguments: argparse.Namespace) -> int:
         format="%(asctime)s %(levelname)s %(message)s",
         stream=sys.stderr,
     )
-    config = load_config(open_paths(arguments), arguments)
-    return run_loop(run(config, arguments.ready_fd))
+    paths = open_paths(arguments)
+    return run_loop(run(lambda: load_config(paths, arguments), arguments.ready_fd))
 
 
 def _status(arguments: argparse.Namespace) -> int:

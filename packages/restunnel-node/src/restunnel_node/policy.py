@@ -63,6 +63,11 @@ class OwnerPolicy:
             self._identity = identity
         return self._policy
 
+    def configure(self, configured: tuple[Rule, ...]) -> None:
+        """Other rules of the configuration, from the next verdict on."""
+        self._configured = configured
+        self._identity = (-1,)
+
     def stored(self) -> list[Rule]:
         """The rules of the file alone."""
         try:

@@ -57,6 +57,14 @@ class StopSignals:
                 with contextlib.suppress(NotImplementedError):
                     loop.remove_signal_handler(number)
                 signal.signal(number, handler)
+            if hasattr(signal, "SIGHUP"):
+                loop.remove_signal_handler(signal.SIGHUP)
+
+    @staticmethod
+    def on_hangup(reload: Callable[[], None]) -> None:
+        """Call `reload` at each SIGHUP, where there is such a signal."""
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
     async def grace(self, done: Coroutine[Any, Any, Any], seconds: float) -> bool:
         """Wait for `done`, at most `seconds`, less after a second signal; whether it came."""
