@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from restunnel_protocol import (
     Connection,
     EnrollOk,
@@ -188,7 +190,12 @@ class TunnelServer:
             self._shake_hands(sock, message_1, suite, address)
         )
         self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
+        task.add_done_callback(self._handshake_done)
+
+    def _handshake_done(self, task: asyncio.Task[None]) -> None:
+        self._handshakes.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a handshake failed in a way of its own", exc_info=task.exception())
 
     async def _shake_hands(
         self, sock: socket.socket, message_1: bytes, suite: Suite, address: str
@@ -197,6 +204,9 @@ class TunnelServer:
             request = self._responder.read_message_1(message_1, suite)
             decision = await self._decide(request, address)
         except HandshakeError:
+            decision = None
+        except SQLAlchemyError as error:  # a full disk, say; the node will come again
+            log.error("the database fails: %s", error)
             decision = None
         except BaseException:
             sock.close()

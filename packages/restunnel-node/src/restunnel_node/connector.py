@@ -24,7 +24,7 @@ from restunnel_protocol import (
 )
 from restunnel_protocol.aio import Dialled, Link, TunnelStream, dial_hub
 from restunnel_protocol.limits import TUNNEL_WINDOW_BUDGET
-from restunnel_protocol.program.errors import describe_os_error
+from restunnel_protocol.program.errors import ProgramError, describe_os_error
 from restunnel_protocol.windows import WindowBudget
 
 from ._version import __version__
@@ -138,12 +138,12 @@ class Connector:
         self.state = "connecting"
         try:
             dialled = await self._dial()
-        except (OSError, HandshakeError) as error:
+            started = time.monotonic()
+            detail = await self._serve(dialled)
+        except (OSError, HandshakeError, ProgramError) as error:
             self.problem = _describe(error)
             log.warning("%s: %s", self.hub.label, self.problem)
             return self._backoff.next()
-        started = time.monotonic()
-        detail = await self._serve(dialled)
         self.problem = detail
         level = logging.INFO if self._closing else logging.WARNING
         log.log(level, "%s: tunnel ended: %s", self.hub.label, detail)
@@ -182,6 +182,9 @@ class Connector:
             self._link = link
             self._online(dialled)
             return await self._closed
+        except OSError:
+            dialled.sock.close()
+            raise
         finally:
             self._offline()
 
@@ -251,4 +254,6 @@ def _describe(error: Exception) -> str:
         return "cannot reach the hub: no answer"
     if isinstance(error, OSError):
         return f"cannot reach the hub: {describe_os_error(error)}"
+    if isinstance(error, ProgramError):  # a file that cannot be written, as on a full disk
+        return error.message
     return f"the hub refuses: {error}"

@@ -36,7 +36,10 @@ class ControlServer:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen. Raises `ProgramError`."""
+        """Listen, where there are Unix sockets (not on Windows). Raises `ProgramError`."""
+        if not hasattr(asyncio, "start_unix_server"):
+            log.info("this system has no Unix sockets: `status` will not find this node")
+            return
         sock = bind_unix(self._path)
         self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=MAX_REQUEST)
 

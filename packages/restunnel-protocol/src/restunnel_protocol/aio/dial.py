@@ -41,12 +41,13 @@ async def dial_hub(
 ) -> Dialled:
     """Connect to one endpoint, trying each of its addresses, and shake hands.
 
-    `timeout` is in seconds, for the connection and for the answer each. Raises
+    `timeout` is in seconds, for the name, the connection and the answer each. Raises
     `OSError` if no address takes the connection (`TimeoutError` included),
     `HubSilentError` if no answer comes, `HandshakeError` if it is not the hub's.
     """
     loop = asyncio.get_running_loop()
-    infos = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    async with asyncio.timeout(timeout):
+        infos = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     failure: Exception = OSError(f"no address for {endpoint.host}")
     for family, kind, proto, _, address in infos:
         sock = socket.socket(family, kind, proto)

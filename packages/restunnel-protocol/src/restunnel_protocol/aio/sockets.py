@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 import threading
@@ -18,8 +19,9 @@ NOTSENT_LOWAT: Final = 128 * 1024
 KEEPALIVE_IDLE: Final = 60
 """Seconds without traffic before TCP probes whether the other end still exists."""
 
-_LINGER_RESET: Final = struct.pack("ii", 1, 0)
-_LINGER_NORMAL: Final = struct.pack("ii", 0, 0)
+_LINGER: Final = struct.Struct("hh" if os.name == "nt" else "ii")
+_LINGER_RESET: Final = _LINGER.pack(1, 0)
+_LINGER_NORMAL: Final = _LINGER.pack(0, 0)
 
 
 class _LoopBuffer(threading.local):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import sys
 from collections.abc import Callable
 from enum import IntEnum
@@ -33,6 +34,8 @@ class ProgramError(Exception):
 
 def describe_os_error(error: OSError) -> str:
     """`address in use` rather than `[Errno 98] error while attempting to bind ...`."""
+    if isinstance(error, socket.gaierror):  # its numbers are not errno's
+        return str(error.strerror).lower()
     if error.errno == errno.EADDRINUSE:
         return "address in use"
     if error.errno is not None and error.errno > 0:

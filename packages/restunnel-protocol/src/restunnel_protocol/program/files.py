@@ -13,6 +13,8 @@ from .errors import ProgramError, describe_os_error
 PRIVATE_DIRECTORY_MODE = 0o700
 PRIVATE_FILE_MODE = 0o600
 
+_OPEN_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)  # POSIX | Windows
+
 
 def make_private_directory(path: Path) -> None:
     """Create a data directory for its owner alone, or check the one there is."""
@@ -40,7 +42,7 @@ def read_private(path: Path) -> bytes:
     by others, a link, not a file, or cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        descriptor = os.open(path, os.O_RDONLY | _OPEN_FLAGS)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -70,7 +72,7 @@ def write_private(path: Path, content: bytes, *, replace: bool = True) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN_FLAGS
         with open(os.open(temporary, flags, PRIVATE_FILE_MODE), "wb") as file:
             file.write(content)
             file.flush()
@@ -88,7 +90,7 @@ def lock(path: Path, holder: str) -> IO[bytes]:
 
     Raises `ProgramError` if another process holds it; `holder` says who that is.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE_MODE)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _OPEN_FLAGS, PRIVATE_FILE_MODE)
     file = open(descriptor, "r+b")  # noqa: SIM115 - it stays open as long as the lock is held
     try:
         _lock_file(file)

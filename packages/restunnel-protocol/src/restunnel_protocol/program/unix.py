@@ -52,6 +52,8 @@ def bind_unix(path: Path) -> socket.socket:
 
 def connect_unix(path: Path, *, not_running: str, hint: str, timeout: float) -> socket.socket:
     """A blocking connection to `path`; `ProgramError` (not running) if nobody listens."""
+    if not hasattr(socket, "AF_UNIX"):  # Windows: nobody can listen either
+        raise ProgramError(not_running, hint=hint, code=ExitCode.NOT_RUNNING)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(timeout)
     try:
