@@ -47,6 +47,9 @@ def main() -> int:
         step("Starting a hub, as on your server")
         ports = [f"--{name}=127.0.0.1:{free_port(port)}" for name, port in DEFAULT_PORTS.items()]
         start(stack, "hub", ["restunnel-hub", "run", *hub, "--tunnel=127.0.0.1:0", *ports])
+        listeners = json.loads(call("restunnel-hub", "status", "--json", *hub))["listeners"]
+        for name, address in listeners.items():
+            print(f"{name:10} {address}")
 
         step("Pairing a device: scan this with it, or paste the link")
         pairing = json.loads(call("restunnel-hub", "pair", "--json", "--name", "demo", *hub))
@@ -60,7 +63,6 @@ def main() -> int:
         wait_online(hub)
 
         step(f"Fetching http://{web}/ through the node")
-        listeners = json.loads(call("restunnel-hub", "status", "--json", *hub))["listeners"]
         report("SOCKS5", listeners["socks5"], lambda: by_socks5(listeners["socks5"], web))
         report("HTTP CONNECT", listeners["http"], lambda: by_connect(listeners["http"], web))
 
@@ -129,14 +131,18 @@ def call(program: str, *arguments: str) -> str:
 def start(stack: contextlib.ExitStack, name: str, command: list[str]) -> None:
     """Start a service, wait until it says that it is ready, and have it stopped at the end."""
     reading, writing = os.pipe()
+    log = stack.enter_context(tempfile.TemporaryFile())
     process = subprocess.Popen(
-        [str(BIN / command[0]), *command[1:], "--ready-fd", str(writing)], pass_fds=[writing]
+        [str(BIN / command[0]), *command[1:], "--ready-fd", str(writing)],
+        pass_fds=[writing],
+        stderr=log,
     )
     os.close(writing)
     stack.callback(stop, process)
     with open(reading, "rb") as ready:
         if not ready.readline():
-            sys.exit(f"the {name} did not start")
+            log.seek(0)
+            sys.exit(f"the {name} did not start:\n{log.read().decode()}")
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -218,4 +224,7 @@ def wait_for_signal() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)  # what a shell reports for SIGINT

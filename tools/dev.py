@@ -18,6 +18,7 @@ import argparse
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -77,6 +78,8 @@ def run_demo(arguments: argparse.Namespace) -> int:
         + [str(wheel) for wheel in sorted(wheels.glob("*.whl"))]
     )
     once = ["--once"] if arguments.once else []
+    # Ctrl-C reaches the demonstration too; it ends by itself, and this waits for it.
+    signal.signal(signal.SIGINT, lambda *_: None)
     return subprocess.call([str(python), str(ROOT / "tools" / "demo.py"), *once])
 
 
@@ -196,4 +199,7 @@ def fail(text: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)  # what a shell reports for SIGINT

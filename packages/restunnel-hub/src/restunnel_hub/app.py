@@ -117,12 +117,14 @@ class Hub:
             lambda: TunnelTimes(self.config.ping_interval, self.config.ping_timeout),
             max(1, int((descriptors - RESERVED_DESCRIPTORS) * STRANGERS_SHARE)),
         )
-        self._proxy = ProxyServer(Outlet(self._registry))
+        outlet = Outlet(self._registry)
+        self._proxy = ProxyServer(outlet)
         self._operations = Operations(
             self._registry,
             store,
             self._pairing,
             self._tunnels,
+            outlet,
             self._proxy.clients,
             self.listeners,
             time.time(),

@@ -11,10 +11,11 @@ from restunnel_protocol.limits import MAX_NODE_NAME, TOKEN_LIFETIME
 
 from ._version import __version__
 from .clients import Clients
+from .outlet import Outlet
 from .pairing import MAX_TTL, Invitation, Pairing
 from .qr import terminal_qr
 from .registry import Node, Registry
-from .routing import Candidate, RouteError, choose, parse_route
+from .routing import RouteError
 from .store import StoreThread, TokenRecord
 from .tunnels import TunnelServer
 
@@ -37,6 +38,7 @@ class Operations:
     store: StoreThread
     pairing: Pairing
     tunnels: TunnelServer
+    outlet: Outlet
     clients: Clients
     listeners: dict[str, str]
     started_at: float
@@ -118,15 +120,11 @@ class Operations:
 
     def explain(self, username: str) -> dict[str, Any]:
         """Which node would serve a proxy user name, or why none would."""
-        candidates = [
-            Candidate(node.record.id, node.record.name, node.record.group, node.online)
-            for node in self.registry.all()
-        ]
         try:
-            chosen = choose(parse_route(username), candidates)
+            node = self.outlet.choose(username)
         except RouteError as error:
             return {"username": username, "node": None, "reason": str(error)}
-        return {"username": username, "node": self.node(chosen), "reason": ""}
+        return {"username": username, "node": _describe(node), "reason": ""}
 
     def _find(self, text: str) -> Node:
         node = self.registry.find(text)

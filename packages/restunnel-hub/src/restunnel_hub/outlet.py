@@ -6,8 +6,8 @@ from restunnel_protocol import LocalError
 from restunnel_protocol.aio import StreamHandler, TunnelStream
 
 from .proxy_request import ProxyRequest
-from .registry import Registry
-from .routing import Candidate, RouteError, RouteFailure, choose, parse_route
+from .registry import Node, Registry
+from .routing import RouteError, RouteFailure, choose, parse_route
 
 
 class Outlet:
@@ -26,18 +26,16 @@ class Outlet:
         """Open nothing any more."""
         self._closed = True
 
+    def choose(self, username: str) -> Node:
+        """The node that a proxy user name leads to. Raises `RouteError`."""
+        return choose(parse_route(username), self._registry.all())
+
     def open(self, request: ProxyRequest, handler: StreamHandler) -> TunnelStream:
         """A stream on the node that the user name chooses. Raises `RouteError`."""
         if self._closed:
             raise RouteError(RouteFailure.STOPPING)
-        nodes = self._registry.all()
-        candidates = [
-            Candidate(node.record.id, node.record.name, node.record.group, node.online)
-            for node in nodes
-        ]
-        chosen = choose(parse_route(request.username), candidates)
-        tunnel = next(node.tunnel for node in nodes if node.record.id == chosen)
-        assert tunnel is not None  # choose takes only nodes that are online
+        tunnel = self.choose(request.username).tunnel
+        assert tunnel is not None  # a node that is online has one
         try:
             return tunnel.open_stream(request.target, handler)
         except LocalError as error:

@@ -25,6 +25,18 @@ class Node:
     last_seen: float | None = None
 
     @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def group(self) -> str:
+        return self.record.group
+
+    @property
     def online(self) -> bool:
         return self.tunnel is not None and not self.tunnel.draining
 
@@ -41,9 +53,7 @@ class Registry:
 
     def all(self) -> list[Node]:
         """Every node, in the order of enrolment."""
-        return sorted(
-            self._nodes.values(), key=lambda node: (node.record.enrolled_at, node.record.id)
-        )
+        return list(self._nodes.values())  # the store gives them, and they come, in that order
 
     def by_key(self, key: PublicKey) -> Node | None:
         return self._by_key.get(key)

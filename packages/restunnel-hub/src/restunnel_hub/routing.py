@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol, TypeVar
 from urllib.parse import unquote
 
 
@@ -36,14 +37,20 @@ class RouteError(Exception):
         self.failure = failure
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """What routing knows of a node."""
+class Candidate(Protocol):
+    """What routing wants to know of a node."""
 
-    id: str
-    name: str
-    group: str
-    online: bool
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def online(self) -> bool: ...
+
+
+C = TypeVar("C", bound=Candidate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +85,8 @@ def parse_route(username: str) -> Route:
     return Route(fallback=fallback == "yes", **fields)
 
 
-def choose(route: Route, candidates: Sequence[Candidate]) -> str:
-    """The id of the node that serves a route. Raises `RouteError`.
+def choose(route: Route, candidates: Sequence[C]) -> C:
+    """The node that serves a route. Raises `RouteError`.
 
     `candidates` are all paired nodes in the order of enrolment. Without a session
     the first that is online serves, so that the default stays the same while it is
@@ -87,34 +94,29 @@ def choose(route: Route, candidates: Sequence[Candidate]) -> str:
     `fallback` is allowed, the greatest of those online does.
     """
     pool = _pool(route, candidates)
-    online = [candidate for candidate in pool if candidate.online]
-    if not online:
-        raise RouteError(RouteFailure.OFFLINE if _named(route) else RouteFailure.NO_NODE)
-    if not route.session:
-        if not route.fallback and not pool[0].online:
-            raise RouteError(RouteFailure.OFFLINE)
-        return online[0].id
-    best = max(pool if not route.fallback else online, key=lambda c: _weight(route.session, c.id))
-    if not best.online:
-        raise RouteError(RouteFailure.OFFLINE, "the session's node is not connected")
-    return best.id
+    considered = pool if route.fallback else pool[:1]
+    if route.session:
+        ranked = [c for c in pool if c.online] if route.fallback else pool
+        considered = [max(ranked, key=lambda c: _weight(route.session, c.id))] if ranked else []
+    for candidate in considered:
+        if candidate.online:
+            return candidate
+    raise RouteError(RouteFailure.OFFLINE if _named(route) else RouteFailure.NO_NODE)
 
 
 def _named(route: Route) -> bool:
     return bool(route.name or route.node or route.group)
 
 
-def _pool(route: Route, candidates: Sequence[Candidate]) -> list[Candidate]:
+def _pool(route: Route, candidates: Sequence[C]) -> Sequence[C]:
+    """The nodes that may serve at all, online or not."""
     if not _named(route):
-        return list(candidates)
-    by_node = [c for c in candidates if c.name == (route.node or route.name)]
-    by_group = [c for c in candidates if c.group and c.group == (route.group or route.name)]
-    if route.node:
-        pool = by_node
-    elif route.group:
-        pool = by_group
-    else:
-        pool = by_node or by_group
+        return candidates
+    pool: list[C] = []
+    if route.node or route.name:
+        pool = [c for c in candidates if c.name == (route.node or route.name)]
+    if not pool and not route.node:
+        pool = [c for c in candidates if c.group == (route.group or route.name)]
     if not pool:
         wanted = route.node or route.group or route.name
         raise RouteError(RouteFailure.UNKNOWN, f"no node or group is called {wanted!r}")
