@@ -131,7 +131,7 @@ def call(program: str, *arguments: str) -> str:
 def start(stack: contextlib.ExitStack, name: str, command: list[str]) -> None:
     """Start a service, wait until it says that it is ready, and have it stopped at the end."""
     reading, writing = os.pipe()
-    log = stack.enter_context(tempfile.TemporaryFile())
+    log = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
     process = subprocess.Popen(
         [str(BIN / command[0]), *command[1:], "--ready-fd", str(writing)],
         pass_fds=[writing],
