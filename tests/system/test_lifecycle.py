@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import socket
@@ -261,3 +262,20 @@ def test_sighup_loads_the_settings_again(own_tunnel: tuple[Hub, Node]):
         wait_until(lambda service=service: "the settings stay as they are" in service.log, "it")
     assert "h=hub.example:9000" in hub.link()
     assert hub.nodes()[0]["online"]
+
+
+def test_connects_that_are_taken_back_at_once_leave_nothing_behind(own_tunnel, page):
+    hub, node = own_tunnel
+    name = b"127.0.0.1"
+    request = b"\x05\x01\x00\x05\x01\x00\x03" + bytes((len(name),)) + name + page.to_bytes(2, "big")
+    for _ in range(300):
+        sock = socket.create_connection(hub.address("socks5"))
+        sock.sendall(request)
+        reset(sock)
+    sock, reply = socks_connect(hub.address("socks5"), "127.0.0.1", page)
+    sock.close()
+    assert reply == 0
+    wait_until(lambda: hub.nodes()[0]["streams"] == 0, "the hub's streams to end")
+    status = lambda: json.loads(node.call("status", "--json"))["hubs"][0]  # noqa: E731
+    wait_until(lambda: status()["streams"] == 0, "the node's connections to end")
+    assert status()["streams_served"] > 1

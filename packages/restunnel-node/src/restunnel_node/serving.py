@@ -52,7 +52,7 @@ class Serving:
 
     def _dialled(self, offer: Offer, relay: Relay | None) -> None:
         self._offers.discard(offer)
-        if relay is not None:
+        if relay is not None and relay.alive:
             self._relays.add(relay)
         self._check_idle()
 
@@ -78,15 +78,25 @@ class Offer:
         self._ended = False
         stream.handler = self
         self._task = asyncio.get_running_loop().create_task(self._run())
+        # A task that is cancelled before its first step runs no `finally` of its own.
+        self._task.add_done_callback(self._finish)
 
     def cancel(self) -> None:
         """Give the dial up."""
         self._task.cancel()
 
-    async def _run(self) -> None:
-        relay: Relay | None = None
+    def _finish(self, task: asyncio.Task[Relay | None]) -> None:
+        relay = None
+        if not task.cancelled():
+            if task.exception() is not None:
+                log.error("serving a stream failed", exc_info=task.exception())
+            else:
+                relay = task.result()
+        self._serving._dialled(self, relay)
+
+    async def _run(self) -> Relay | None:
         try:
-            relay = await self._dial()
+            return await self._dial()
         except DialError as error:
             log.debug("stream %d: %s", self._stream.id, error.detail)
             self._refuse(error.reason, error.detail)
@@ -95,8 +105,7 @@ class Offer:
             self._refuse(ConnectFailReason.GENERAL, "the node's exit policy cannot be read")
         except OSError as error:
             self._refuse(ConnectFailReason.GENERAL, str(error))
-        finally:
-            self._serving._dialled(self, relay)
+        return None
 
     async def _dial(self) -> Relay | None:
         sock, address = await self._serving._dialer.dial(self._target)
@@ -112,7 +121,7 @@ class Offer:
             relay.abort(CloseReason.INTERNAL)
             sock.close()
             raise
-        return relay if relay.alive else None
+        return relay
 
     def _refuse(self, reason: ConnectFailReason, detail: str) -> None:
         if self._stream.open:
