@@ -86,6 +86,38 @@ def test_hub_and_node_install_and_start_without_each_other(wheels, tmp_path, pac
             "PackageLoader('restunnel_hub.dashboard').get_source(None, 'overview.html')")  # fmt: skip
 
 
+@pytest.mark.slow
+def test_the_oldest_dependencies_that_are_allowed_work(wheels: Path, tmp_path: Path):
+    """The lower bounds in each pyproject.toml are not just hopes."""
+    python = tmp_path / "env" / "bin" / "python"
+    run(UV, "venv", "--python", sys.executable, tmp_path / "env")
+    files = [next(wheels.glob(f"restunnel_{name}-*.whl")) for name in ("protocol", "hub", "node")]
+    tools = ["pytest", "pytest-asyncio", "hypothesis", "zxing-cpp"]
+    run(UV, "pip", "install", "--python", python, *tools)
+    run(UV, "pip", "install", "--python", python, "--resolution", "lowest-direct", *files)
+    done = subprocess.run(
+        [
+            str(python),
+            "-m",
+            "pytest",
+            "-q",
+            "-m",
+            "not slow",
+            "-p",
+            "no:cacheprovider",
+            "tests/protocol",
+            "tests/hub",
+            "tests/node",
+            "tests/system/test_pairing.py",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
 def test_wheels_hold_what_belongs_in_them(wheels: Path):
     import zipfile
 

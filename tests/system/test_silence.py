@@ -80,6 +80,15 @@ def test_strangers_get_neither_a_byte_nor_a_close(silent_hub: Hub):
     assert silent_hub.nodes() == []
 
 
+@pytest.mark.slow
+def test_strangers_are_met_with_silence_for_a_minute(silent_hub: Hub):
+    address = silent_hub.address("tunnel")
+    sockets = {say(address, data): word for word, data in strangers(silent_hub.open_link)}
+    assert_silent(sockets, 60)
+    for sock in sockets:
+        sock.close()
+
+
 def test_a_stranger_that_half_closes_is_held_too_and_then_forgotten(silent_hub: Hub):
     sock = say(silent_hub.address("tunnel"), b"hello?")
     sock.shutdown(socket.SHUT_WR)

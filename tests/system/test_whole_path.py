@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from restunnel_protocol import (
+    ConnectFailReason,
+    Connection,
+    Enroll,
+    Hello,
+    PairingLink,
+    PrivateKey,
+    Role,
+    Target,
+)
+from restunnel_protocol.aio import Link, dial_hub
 from support.origin import BLOCK, pattern_digest
 from support.services import (
     PATIENCE,
@@ -112,6 +125,26 @@ def test_a_client_that_ends_its_side_still_receives_the_answer(shared_tunnel):
     assert answer == hashlib.sha256(BLOCK).digest() + BLOCK
 
 
+@pytest.mark.parametrize("proxy", ["socks5", "http"])
+def test_a_client_that_says_all_and_ends_before_it_is_connected_gets_its_answer(
+    shared_tunnel, proxy
+):
+    hub, node = shared_tunnel
+    with raw_server(node, lambda sock: sock.sendall(read_to_end(sock))) as (host, port):
+        if proxy == "socks5":
+            packed = socket.inet_aton(host) + port.to_bytes(2, "big")
+            request = b"\x05\x01\x00\x05\x01\x00\x01" + packed
+        else:
+            request = f"CONNECT {host}:{port} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        with socket.create_connection(hub.address(proxy), PATIENCE) as sock:
+            sock.sendall(request + BLOCK[:50_000])
+            sock.shutdown(socket.SHUT_WR)
+            answer = read_to_end(sock)
+    assert answer.endswith(BLOCK[:50_000])
+    assert len(answer) < 50_100
+    assert "Traceback" not in hub.log
+
+
 def test_a_target_that_ends_its_side_still_receives_the_rest(shared_tunnel):
     hub, node = shared_tunnel
     received = []
@@ -181,6 +214,39 @@ def test_a_name_is_resolved_by_the_node(shared_tunnel):
         sock, reply = socks_connect(hub.address("socks5"), "localhost", port)
         with sock:
             assert (reply, read_to_end(sock)) == (0, b"here")
+
+
+async def test_the_hub_passes_names_on_as_they_are(hub: Hub):
+    """A node of this test's own sees what the hub asks for."""
+    hub.start()
+    link = PairingLink.parse(hub.link())
+    enroll = Enroll(link.token, "watcher")
+    hello = Hello(time.time_ns())
+    key = PrivateKey.generate()
+    dialled = await dial_hub(link.endpoints[0], key, link.hub, hello, enroll=enroll)
+    loop, asked = asyncio.get_running_loop(), asyncio.Queue()
+
+    class Watcher:
+        def connect_requested(self, stream, target):
+            asked.put_nowait(target)
+            stream.refuse(ConnectFailReason.NAME_NOT_FOUND)
+
+        def established(self, link):
+            """Nothing to do."""
+
+        status_received = go_away_received = link_closed = lambda *_: None
+
+    connection = Connection(Role.NODE, dialled.session, loop.time())
+    tunnel = Link(connection, Watcher(), loop=loop, dead_after=40, leftover=dialled.leftover)
+    transport, _ = await loop.create_connection(lambda: tunnel, sock=dialled.sock)
+    await asyncio.to_thread(hub.wait_online)
+    for name in ("made-up.invalid", "localhost", "0x7f.1", "EXAMPLE.com."):
+        request = asyncio.to_thread(socks_connect, hub.address("socks5"), name, 443)
+        sock, reply = await request
+        sock.close()
+        assert reply == 4
+        assert await asked.get() == Target(name, 443)
+    transport.close()
 
 
 @pytest.mark.parametrize(

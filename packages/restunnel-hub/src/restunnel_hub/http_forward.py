@@ -343,10 +343,9 @@ class HttpForward(asyncio.Protocol):
         assert stream is not None and upstream is not None
         self._stream = None
         relay = Relay(stream, self._clients.leave)
-        relay.attach(self._give_up_transport())
         self._clients.enter(relay)
-        if early := bytes(self._client.trailing_data[0]):
-            relay.feed(early)
+        early, ended = self._client.trailing_data
+        relay.attach(self._give_up_transport(), bytes(early), ended=ended)
         if answer := upstream.trailing_data[0]:
             relay.stream_data(memoryview(bytes(answer)))
 

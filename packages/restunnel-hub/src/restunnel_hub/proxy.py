@@ -187,12 +187,8 @@ class Client(asyncio.Protocol):
         transport = self._give_up_transport()
         transport.write(self._negotiation.success())
         relay = Relay(stream, self._clients.leave)
-        relay.attach(transport)
         self._clients.enter(relay)
-        if leftover := self._negotiation.leftover:
-            relay.feed(leftover)
-        if self._ended:
-            stream.send_eof()
+        relay.attach(transport, self._negotiation.leftover, ended=self._ended)
 
     def stream_failed(self, reason: ConnectFailReason, detail: str) -> None:
         self._refuse(Failure(detail or reason.name.lower().replace("_", " "), reason))

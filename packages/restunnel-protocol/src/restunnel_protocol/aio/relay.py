@@ -60,17 +60,22 @@ class Relay(asyncio.BufferedProtocol):
         """Whether the TCP connection is there (still flushing, maybe)."""
         return self._transport is not None
 
-    def attach(self, transport: asyncio.Transport) -> None:
-        """Take over a transport from the protocol that it has."""
+    def attach(
+        self, transport: asyncio.Transport, early: Buffer = b"", *, ended: bool = False
+    ) -> None:
+        """Take over a transport from the protocol that it has.
+
+        `early` is what that has read and not used; `ended` tells that it has read the end.
+        """
         transport.set_protocol(self)
         self.connection_made(transport)
-        transport.resume_reading()
-
-    def feed(self, data: Buffer) -> None:
-        """Bytes that were read from the TCP connection before this relay had it."""
-        self.bytes_received += len(data)
-        if not self._stream.send(data):
+        self.bytes_received += len(early)
+        if early and not self._stream.send(early):
             self._pause_reading()
+        elif not ended:
+            transport.resume_reading()
+        if ended:
+            self.eof_received()
 
     def abort(self, reason: CloseReason) -> None:
         """End both sides at once, visibly failed."""
@@ -100,6 +105,8 @@ class Relay(asyncio.BufferedProtocol):
             self._pause_reading()
 
     def eof_received(self) -> bool:
+        if self._ended:  # uvloop says it again after each resume_reading
+            return True
         self._ended = True
         self._watch_peer()
         if not self._stream_over:
@@ -169,10 +176,10 @@ class Relay(asyncio.BufferedProtocol):
             transport.set_write_buffer_limits(0)
 
     def stream_writable(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            if not self._ended:
-                self._unwatch_peer()
-            self._transport.resume_reading()
+        if self._transport is None or self._transport.is_closing() or self._ended:
+            return
+        self._unwatch_peer()
+        self._transport.resume_reading()
 
     def _pause_reading(self) -> None:
         if self._transport is not None:
