@@ -541,5 +541,5 @@ def test_misuse_raises_and_leaves_the_tunnel_as_it_is():
 def test_an_idle_tunnel_holds_no_record_buffer():
     hub, node = connected_pair()
     open_stream(hub, node)
-    assert hub._plain is None
-    assert node._plain is None
+    assert hub._outbox.idle
+    assert node._outbox.idle

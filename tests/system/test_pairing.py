@@ -27,12 +27,16 @@ def test_pair_json_has_all_that_a_script_needs(hub: Hub):
 
 
 def test_pair_shows_the_code_and_the_link_below_it(hub: Hub):
-    hub.start("--advertise=hub.example:443", "--advertise=[2001:db8::1]:9000")
+    hub.start("--advertise", "hub.example:443", "[2001:db8::1]:9000", "--advertise=third.example")
     lines = hub.call("pair").splitlines()
     assert len(lines) > 20
     assert "▄" in lines[5]
     link = PairingLink.parse(lines[-1])
-    assert [str(e) for e in link.endpoints] == ["hub.example:443", "[2001:db8::1]:9000"]
+    assert [str(endpoint) for endpoint in link.endpoints] == [
+        "hub.example:443",
+        "[2001:db8::1]:9000",
+        "third.example:9000",
+    ]
     assert hub.call("pair", "--no-qr").startswith("restunnel://pair?")
 
 

@@ -45,6 +45,13 @@ class Clients:
         if not self._occupants:
             self._idle.set()
 
+    def hand_over(self, occupant: Occupant) -> None:
+        """It gives its socket to another: that one enters before this one has left.
+
+        So draining never sees a moment without either.
+        """
+        asyncio.get_running_loop().call_soon(self.leave, occupant)
+
     async def wait_idle(self) -> None:
         """Until no client is left."""
         await self._idle.wait()

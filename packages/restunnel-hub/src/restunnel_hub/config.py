@@ -6,20 +6,16 @@ import argparse
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from restunnel_protocol import AddressError, Endpoint
 from restunnel_protocol.addresses import join_host_port, split_host_port
-from restunnel_protocol.limits import PING_INTERVAL, PING_TIMEOUT
 from restunnel_protocol.program.directories import open_data_dir
-from restunnel_protocol.program.settings import Setting, parse_duration, read_toml, resolve
+from restunnel_protocol.program.settings import Setting, load_settings, service_settings
 
 ENVIRONMENT_PREFIX: Final = "RESTUNNEL_HUB"
 
 TUNNEL_PORT: Final = 9000
-
-GRACE: Final = 10.0
-"""Seconds that running streams get when the hub stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +83,7 @@ SETTINGS: Final = (
         "advertise", _parse_endpoint, (), "HOST:PORT",
         "address of this hub to put into pairing links; may be repeated", many=True,
     ),
-    Setting(
-        "ping_interval", parse_duration, PING_INTERVAL, "TIME",
-        "silence before a node is asked for a sign of life (30s)",
-    ),
-    Setting(
-        "ping_timeout", parse_duration, PING_TIMEOUT, "TIME",
-        "silence after that before its tunnel is given up (10s)",
-    ),
-    Setting(
-        "grace", parse_duration, GRACE, "TIME",
-        "time that running streams get when the hub stops (10s)",
-    ),
+    *service_settings("a node"),
 )  # fmt: skip
 
 
@@ -151,8 +136,7 @@ def open_paths(arguments: argparse.Namespace) -> Paths:
 
 def load_config(paths: Paths, arguments: argparse.Namespace) -> Config:
     """Configuration file, environment, flags. Raises `ProgramError`."""
-    given: Path | None = arguments.config
-    source = given or paths.config
-    document: dict[str, Any] = read_toml(source) if given or source.exists() else {}
-    values = resolve(SETTINGS, file=document, prefix=ENVIRONMENT_PREFIX, flags=arguments)
+    values, _, _ = load_settings(
+        SETTINGS, default_file=paths.config, prefix=ENVIRONMENT_PREFIX, arguments=arguments
+    )
     return Config(paths, **values)

@@ -168,10 +168,9 @@ class Client(asyncio.Protocol):
         Farewell(self._clients).attach(self._give_up_transport(), last_word)
 
     def _give_up_transport(self) -> asyncio.Transport:
-        """The socket's next owner enters before this one has left: draining sees no gap."""
         transport, self._transport = self._transport, None
         assert transport is not None
-        asyncio.get_running_loop().call_soon(self._clients.leave, self)
+        self._clients.hand_over(self)
         return transport
 
     def _stop_timer(self) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from restunnel_protocol import Rule
-from restunnel_protocol.limits import PING_INTERVAL, PING_TIMEOUT
 from restunnel_protocol.program.directories import open_data_dir
-from restunnel_protocol.program.settings import Setting, parse_duration, read_toml, resolve
+from restunnel_protocol.program.settings import (
+    Setting,
+    load_settings,
+    parse_duration,
+    service_settings,
+)
 
 from .policy import parse_rules
 
@@ -20,18 +24,8 @@ BACKOFF_FIRST: Final = 1.0
 BACKOFF_CAP: Final = 60.0
 """Seconds between attempts to reach a hub: at least, and at most."""
 
-GRACE: Final = 10.0
-"""Seconds that running streams get when the node stops."""
-
 SETTINGS: Final = (
-    Setting(
-        "ping_interval", parse_duration, PING_INTERVAL, "TIME",
-        "silence before the hub is asked for a sign of life (30s)",
-    ),
-    Setting(
-        "ping_timeout", parse_duration, PING_TIMEOUT, "TIME",
-        "silence after that before the tunnel is given up (10s)",
-    ),
+    *service_settings("the hub"),
     Setting(
         "backoff_first", parse_duration, BACKOFF_FIRST, "TIME",
         "shortest wait before a hub is tried again (1s)",
@@ -39,10 +33,6 @@ SETTINGS: Final = (
     Setting(
         "backoff_cap", parse_duration, BACKOFF_CAP, "TIME",
         "longest wait before a hub is tried again (1m)",
-    ),
-    Setting(
-        "grace", parse_duration, GRACE, "TIME",
-        "time that running streams get when the node stops (10s)",
     ),
 )  # fmt: skip
 
@@ -102,9 +92,12 @@ def open_paths(arguments: argparse.Namespace) -> Paths:
 
 def load_config(paths: Paths, arguments: argparse.Namespace) -> Config:
     """Configuration file, environment, flags. Raises `ProgramError`."""
-    given: Path | None = getattr(arguments, "config", None)
-    source = given or paths.config
-    document: dict[str, Any] = read_toml(source) if given or source.exists() else {}
-    rules = parse_rules(document.pop("policy", {}), str(source))
-    values = resolve(SETTINGS, file=document, prefix=ENVIRONMENT_PREFIX, flags=arguments)
+    values, policy, path = load_settings(
+        SETTINGS,
+        default_file=paths.config,
+        prefix=ENVIRONMENT_PREFIX,
+        arguments=arguments,
+        section="policy",
+    )
+    rules = parse_rules(policy, str(path)) if policy is not None else ()
     return Config(paths, rules, **values)

@@ -8,7 +8,7 @@ it collects bytes (`data_to_send`). It owns no socket, clock, timer or task.
     next_timeout() --> a timer of yours --> handle_timeout(now) --> events
 
 Sending: while little is waiting, frames go straight into the record under
-construction. Once `OUTPUT_TARGET` bytes of sealed records wait to be fetched,
+construction. Once the outbox is full,
 data stays with its stream, and streams take turns, a record's worth each, as
 room comes. Frames that are not data never wait behind a stream's data.
 """
@@ -44,26 +44,21 @@ from .events import (
     StreamWritable,
     TunnelEnded,
 )
-from .frames import FIRST_IGNORABLE_TYPE, HEADER, FrameType, parse_frames
+from .frames import FIRST_IGNORABLE_TYPE, FrameType, parse_frames
 from .limits import (
-    FRAME_HEADER_SIZE,
     LENGTH_SIZE,
-    MAX_OUTSTANDING_PINGS,
     MAX_PAYLOAD,
-    MAX_PLAINTEXT,
     MAX_RECEIVE_WINDOW,
     MAX_STREAM_ID,
     MAX_STREAMS,
-    OUTPUT_LIMIT,
-    OUTPUT_TARGET,
     PENDING_HIGH,
     PENDING_LOW,
     PING_INTERVAL,
     PING_TIMEOUT,
     TUNNEL_WINDOW_BUDGET,
 )
+from .liveness import Liveness
 from .messages import (
-    PING_SIZE,
     Close,
     Connect,
     ConnectFail,
@@ -74,18 +69,9 @@ from .messages import (
     check_ping,
 )
 from .noise import Session
+from .outbox import Outbox
 from .streams import TRANSITIONS, Signal, State, Stream
 from .windows import WindowBudget
-
-_MIN_PIECE = 2048
-"""Bytes of room in a record below which data starts a new record instead."""
-
-_RTT_REFRESH = 1.0
-"""Seconds after which a busy stream asks for a fresh round-trip measurement."""
-
-
-_spare_buffers: list[bytearray] = []
-"""Plaintext buffers between two records, so that an idle tunnel holds none."""
 
 
 class Role(Enum):
@@ -124,20 +110,11 @@ class Connection:
         self._go_away_received = False
         # Receiving.
         self._partial = bytearray()
-        self._last_received = now
         self._handlers = _handlers(self)
         # Sending.
-        self._plain: bytearray | None = None
-        self._plain_size = 0
-        self._out: list[bytearray] = []
-        self._out_size = 0
+        self._outbox = Outbox(session.sealer)
         self._ready: deque[Stream] = deque()
-        # Liveness and round trip.
-        self._ping_deadline: float | None = None
-        self._pings: dict[bytes, float] = {}
-        self._ping_count = 0
-        self._last_ping = now
-        self._rtt: float | None = None
+        self._liveness = Liveness(self._settings.ping_interval, self._settings.ping_timeout, now)
         if role is Role.NODE:
             # The hub keeps an older tunnel of this node until a record authenticates.
             self.ping(now)
@@ -161,7 +138,7 @@ class Connection:
     @property
     def round_trip(self) -> float | None:
         """Seconds of the best recent round trip, None before the first PONG."""
-        return self._rtt
+        return self._liveness.round_trip
 
     @property
     def stream_ids_left(self) -> int:
@@ -182,8 +159,7 @@ class Connection:
         error of the peer is reported as `TunnelEnded`, never raised.
         """
         if not self._ended:
-            self._last_received = now
-            self._ping_deadline = None
+            self._liveness.received(now)
             try:
                 self._receive_records(memoryview(data), now)
             except RemoteError as error:
@@ -323,13 +299,8 @@ class Connection:
 
     def _on_pong(self, stream_id: int, payload: memoryview, now: float) -> None:
         _expect_tunnel(stream_id, FrameType.PONG)
-        sent = self._pings.pop(check_ping(payload), None)
-        if sent is not None:
-            sample = now - sent
-            # The best of the last and this: a PONG that queued behind data says little.
-            self._rtt = (
-                sample if self._rtt is None else min(sample, 0.75 * self._rtt + 0.25 * sample)
-            )
+        sample = self._liveness.answered(check_ping(payload), now)
+        if sample is not None:
             self._events.append(RoundTripMeasured(sample))
 
     def _on_go_away(self, stream_id: int, payload: memoryview, now: float) -> None:
@@ -393,8 +364,7 @@ class Connection:
             raise LocalError(f"stream {stream_id} has been ended")
         view = memoryview(data)
         if not stream.pending:
-            room = OUTPUT_TARGET - self._out_size - self._plain_size
-            sent = min(len(view), stream.send_window.credit, room)
+            sent = min(len(view), stream.send_window.credit, self._outbox.room)
             if sent > 0:
                 self._write_data(stream, view[:sent])
                 view = view[sent:]
@@ -439,11 +409,11 @@ class Connection:
             return
         settings = self._settings
         increment = stream.receive_window.consume(
-            size, now, self._rtt, settings.max_receive_window, settings.budget
+            size, now, self._liveness.round_trip, settings.max_receive_window, settings.budget
         )
         if increment and stream.state is not State.REMOTE_ENDED:
             self._write_frame(FrameType.WINDOW, stream_id, Window(increment).encode())
-            if self._rtt is None or now - self._last_ping > _RTT_REFRESH:
+            if self._liveness.is_stale(now):
                 self.ping(now)
 
     # --- the tunnel ----------------------------------------------------------
@@ -451,13 +421,7 @@ class Connection:
     def ping(self, now: float) -> None:
         """Send a PING; the PONG measures the round trip."""
         self._check_usable()
-        self._ping_count += 1
-        payload = self._ping_count.to_bytes(PING_SIZE, "big")
-        while len(self._pings) >= MAX_OUTSTANDING_PINGS:
-            del self._pings[next(iter(self._pings))]
-        self._pings[payload] = now
-        self._last_ping = now
-        self._write_frame(FrameType.PING, 0, payload)
+        self._write_frame(FrameType.PING, 0, self._liveness.new_ping(now))
 
     def send_status(self, status: Status) -> None:
         """Node: report to the hub."""
@@ -479,21 +443,15 @@ class Connection:
 
     def next_timeout(self) -> float | None:
         """When `handle_timeout` wants to be called, in the caller's clock; None: never."""
-        if self._ended:
-            return None
-        if self._ping_deadline is not None:
-            return self._ping_deadline
-        return self._last_received + self._settings.ping_interval
+        return None if self._ended else self._liveness.due
 
     def handle_timeout(self, now: float) -> list[Event]:
         """Act on the time: PING a silent peer, give up one that stays silent."""
-        due = self.next_timeout()
-        if due is not None and now >= due:
-            if self._ping_deadline is not None:
+        if not self._ended and now >= self._liveness.due:
+            if self._liveness.asked:
                 self._fail(GoAwayReason.PING_TIMEOUT, "no sign of life from the peer")
             else:
-                self.ping(now)
-                self._ping_deadline = now + self._settings.ping_timeout
+                self._write_frame(FrameType.PING, 0, self._liveness.ask(now))
         return self.next_event_list()
 
     # --- sending -------------------------------------------------------------
@@ -503,11 +461,9 @@ class Connection:
 
         Call it after every other call, unless the socket would not take more now.
         """
-        while self._ready and self._out_size < OUTPUT_TARGET:
+        while self._ready and self._outbox.room > 0:
             self._serve(self._ready.popleft())
-        self._seal()
-        out, self._out, self._out_size = self._out, [], 0
-        return out
+        return self._outbox.take()
 
     def _serve(self, stream: Stream) -> None:
         """A stream's turn: one record's worth of its pending data."""
@@ -547,42 +503,12 @@ class Connection:
     def _write_data(self, stream: Stream, data: Buffer) -> None:
         """DATA frames for bytes that the credit covers, into the record at hand."""
         stream.send_window.credit -= len(data)
-        view = memoryview(data)
-        while view:
-            room = MAX_PAYLOAD - self._plain_size
-            if room < len(view) and room < _MIN_PIECE:
-                self._seal()
-                room = MAX_PAYLOAD
-            self._put(FrameType.DATA, stream.id, view[:room])
-            view = view[room:]
+        self._outbox.put_data(FrameType.DATA, stream.id, data)
 
     def _write_frame(self, kind: FrameType, stream_id: int, payload: bytes) -> None:
-        if self._plain_size + FRAME_HEADER_SIZE + len(payload) > MAX_PLAINTEXT:
-            self._seal()
-        self._put(kind, stream_id, payload)
-        if self._out_size > OUTPUT_LIMIT and not self._ended:
+        self._outbox.put(kind, stream_id, payload)
+        if self._outbox.overflows and not self._ended:
             self._fail(GoAwayReason.NOT_READING, "answers pile up unread")
-
-    def _put(self, kind: FrameType, stream_id: int, payload: Buffer) -> None:
-        start = self._plain_size
-        body = start + FRAME_HEADER_SIZE
-        end = body + len(payload)
-        plain = self._plain
-        if plain is None:
-            plain = self._plain = (
-                _spare_buffers.pop() if _spare_buffers else bytearray(MAX_PLAINTEXT)
-            )
-        HEADER.pack_into(plain, start, kind, stream_id, len(payload))
-        plain[body:end] = payload
-        self._plain_size = end
-
-    def _seal(self) -> None:
-        if self._plain is not None:
-            record = self.session.sealer.seal(memoryview(self._plain)[: self._plain_size])
-            _spare_buffers.append(self._plain)
-            self._plain, self._plain_size = None, 0
-            self._out.append(record)
-            self._out_size += len(record)
 
     # --- helpers -------------------------------------------------------------
 

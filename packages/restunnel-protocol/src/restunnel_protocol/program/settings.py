@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ..limits import PING_INTERVAL, PING_TIMEOUT
 from .errors import ExitCode, ProgramError
+
+GRACE: Final = 10.0
+"""Seconds that running streams get when a service stops."""
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
@@ -55,8 +59,12 @@ class Setting:
 def add_flags(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -> None:
     """A flag for each setting; None where it is not given."""
     for setting in settings:
-        action = "append" if setting.many else "store"
-        parser.add_argument(setting.flag, metavar=setting.metavar, help=setting.help, action=action)
+        if setting.many:  # `--advertise A B` and `--advertise A --advertise B`
+            parser.add_argument(
+                setting.flag, metavar=setting.metavar, help=setting.help, action="extend", nargs="+"
+            )
+        else:
+            parser.add_argument(setting.flag, metavar=setting.metavar, help=setting.help)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -70,6 +78,44 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ProgramError(
             f"cannot read the configuration {path}: {error}", code=ExitCode.USAGE
         ) from error
+
+
+def service_settings(peer: str) -> tuple[Setting, ...]:
+    """What every service has: liveness of its tunnels, and the grace of its end."""
+    return (
+        Setting(
+            "ping_interval", parse_duration, PING_INTERVAL, "TIME",
+            f"silence before {peer} is asked for a sign of life (30s)",
+        ),
+        Setting(
+            "ping_timeout", parse_duration, PING_TIMEOUT, "TIME",
+            "silence after that before the tunnel is given up (10s)",
+        ),
+        Setting(
+            "grace", parse_duration, GRACE, "TIME",
+            "time that running streams get at the end (10s)",
+        ),
+    )  # fmt: skip
+
+
+def load_settings(
+    settings: Sequence[Setting],
+    *,
+    default_file: Path,
+    prefix: str,
+    arguments: argparse.Namespace,
+    section: str = "",
+) -> tuple[dict[str, Any], Any, Path]:
+    """Settings from the file of `--config` or the default one, the environment and flags.
+
+    Returns the values, the raw table called `section` (None if there is none), and the
+    file. Raises `ProgramError` (usage).
+    """
+    given: Path | None = getattr(arguments, "config", None)
+    path = given or default_file
+    document = read_toml(path) if given or default_file.exists() else {}
+    table = document.pop(section, None) if section else None
+    return resolve(settings, file=document, prefix=prefix, flags=arguments), table, path
 
 
 def resolve(
