@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".dev"
 PACKAGES = ("restunnel-protocol", "restunnel-hub", "restunnel-node")
 TOOLS = ("hatch>=1.16",)  # the first with workspaces
-DEBIAN_PACKAGES = {"curl": "curl"}
+DEBIAN_PACKAGES = {"curl": "curl", "chromedriver": "chromium-driver"}
 """Programs that tests use, and the Debian packages that have them."""
 
 
