@@ -30,10 +30,10 @@ def test_delays_stay_between_the_first_and_the_cap(draws, first, cap):
 
 
 def test_delays_grow_are_capped_and_begin_anew():
-    backoff = Backoff(1.0, 60.0, lambda low, high: high)
-    assert [backoff.next() for _ in range(6)] == [3.0, 9.0, 27.0, 60.0, 60.0, 60.0]
+    backoff = Backoff(1.0, 30.0, lambda low, high: high)
+    assert [backoff.next() for _ in range(6)] == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
     backoff.reset()
-    assert backoff.next() == 3.0
+    assert backoff.next() == 2.0
 
 
 def test_many_nodes_do_not_come_back_at_once():

@@ -160,6 +160,15 @@ def test_a_refused_target_is_explained_with_a_code_of_its_own(tmp_path: Path):
     assert done.stdout == ("refused: 192.168.1.1: 192.168.1.1 is private use (RFC 1918)\n")
 
 
+def test_a_name_that_leads_nowhere_has_no_verdict(tmp_path: Path):
+    done = run(
+        *["restunnel-node", "policy", "check", "made-up.invalid:80"],
+        *["--data-dir", tmp_path / "node"],
+    )
+    message = "no verdict: made-up.invalid: .*"
+    assert_clear(done, "restunnel-node", 1, message, hint=False)
+
+
 def test_settings_come_from_file_environment_and_flags_in_that_order(hub: Hub):
     ports = []
     with contextlib.ExitStack() as stack:

@@ -1,6 +1,6 @@
 """How long to wait before the next attempt: decorrelated jitter, capped.
 
-Each delay is drawn between `first` and three times the one before, so that a
+Each delay is drawn between `first` and twice the one before, so that a
 thousand nodes that lost the same hub at once do not come back at once (Brooker,
 "Exponential Backoff and Jitter", AWS Architecture Blog, 2015).
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-GROWTH = 3.0
+GROWTH = 2.0
 
 
 class Backoff:

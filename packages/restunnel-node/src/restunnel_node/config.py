@@ -21,7 +21,7 @@ from .policy import parse_rules
 ENVIRONMENT_PREFIX: Final = "RESTUNNEL_NODE"
 
 BACKOFF_FIRST: Final = 1.0
-BACKOFF_CAP: Final = 60.0
+BACKOFF_CAP: Final = 30.0
 """Seconds between attempts to reach a hub: at least, and at most."""
 
 SETTINGS: Final = (
@@ -32,7 +32,7 @@ SETTINGS: Final = (
     ),
     Setting(
         "backoff_cap", parse_duration, BACKOFF_CAP, "TIME",
-        "longest wait before a hub is tried again (1m)",
+        "longest wait before a hub is tried again (30s)",
     ),
 )  # fmt: skip
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from restunnel_protocol import Rule, Target
+from restunnel_protocol import ConnectFailReason, Rule, Target
+from restunnel_protocol.program.errors import ProgramError
 
 from .dialer import Dialer, DialError
 from .policy import OwnerPolicy
@@ -12,11 +13,16 @@ from .resolver import Resolver
 
 
 async def explain(target: Target, path: Path, rules: tuple[Rule, ...]) -> tuple[list[str], bool]:
-    """A line for each address of the target, and whether any may be dialled."""
+    """A line for each address of the target, and whether any may be dialled.
+
+    Raises `ProgramError` for a name that leads nowhere.
+    """
     policy = OwnerPolicy(path, rules)
     try:
         addresses = await Dialer(policy.current, Resolver()).addresses(target)
     except DialError as error:
+        if error.reason is not ConnectFailReason.NOT_ALLOWED:
+            raise ProgramError(f"no verdict: {error.detail}") from error
         return [f"refused: {error.detail}"], False
     name = target.host if isinstance(target.host, str) else None
     verdicts = [
