@@ -142,10 +142,10 @@ def test_a_sender_stops_at_its_credit_and_goes_on_with_more():
     assert hub.send_data(stream_id, bytes(2500)) == 1500
     assert len(received(transfer(hub, node))) == 1000
     assert transfer(hub, node) == []
-    node.consume(stream_id, 499, 1.0)
+    node.consume(stream_id, 249, 1.0)
     transfer(node, hub)
     assert transfer(hub, node) == []
-    node.consume(stream_id, 501, 1.0)
+    node.consume(stream_id, 751, 1.0)
     transfer(node, hub)
     assert len(received(transfer(hub, node))) == 1000
 

@@ -87,15 +87,19 @@ class ReceiveWindow:
     ) -> int:
         """The reader took `size` bytes; the increment to grant now, often 0.
 
-        Credit is returned once half the window has been consumed. If that took no
-        longer than two round trips (`rtt`, seconds) the window is what limits the
+        Credit is returned once a quarter of the window has been consumed. If that took
+        no longer than a round trip (`rtt`, seconds) the window may be what limits the
         stream, and it doubles as far as `maximum` and `budget` allow.
+
+        Returning it by halves would be fewer frames, but a burst that is a few bytes
+        short of the second half then waits for a whole round trip, every time: measured
+        at 100 ms, that was half of the throughput.
         """
         self._consumed += size
-        if self._consumed * 2 < self.size:
+        if self._consumed * 4 < self.size:
             return 0
         increment = self._consumed
-        if rtt is not None and now - self._last_update <= 2 * rtt:
+        if rtt is not None and now - self._last_update <= rtt:
             growth = min(self.size, maximum - self.size)
             if growth > 0 and budget.reserve(growth):
                 self.size += growth
