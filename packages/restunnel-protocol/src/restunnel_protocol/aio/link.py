@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -28,6 +29,8 @@ from ..events import (
 from ..limits import PENDING_HIGH
 from ..messages import Status
 from .sockets import as_transport, receive_buffer, transport_socket, tune_tunnel
+
+log = logging.getLogger(__name__)
 
 WRITE_HIGH = 128 * 1024
 WRITE_LOW = 32 * 1024
@@ -295,7 +298,17 @@ class Link(asyncio.BufferedProtocol):
     def _dispatch(self, events: list[Event]) -> None:
         handlers = self._handlers
         for event in events:
-            handlers[type(event)](event)
+            try:
+                handlers[type(event)](event)
+            except Exception:
+                self._contain(event)
+
+    def _contain(self, event: Event) -> None:
+        """A handler failed: that ends its stream, and the tunnel goes on with the others."""
+        log.exception("the handler of %s failed", type(event).__name__)
+        stream = self._streams.get(getattr(event, "stream_id", 0))
+        if stream is not None:
+            stream.close(CloseReason.INTERNAL, "the other end failed in a way of its own")
 
     def _handler(self, stream_id: int) -> StreamHandler | None:
         stream = self._streams.get(stream_id)
@@ -347,7 +360,7 @@ class Link(asyncio.BufferedProtocol):
     def _on_ended(self, event: TunnelEnded) -> None:
         self._end = (event.reason, event.detail)
         transport = self._transport
-        if transport is not None:
+        if transport is not None and not transport.is_closing():
             self._writable = True  # the last records go out even if the buffer is full
             self._flush()
             if event.reason is GoAwayReason.PING_TIMEOUT:
