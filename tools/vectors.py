@@ -175,7 +175,7 @@ def frames() -> dict[str, Any]:
     }
 
 
-PAYLOADS = {
+PAYLOADS: dict[FrameType, Any] = {
     FrameType.CONNECT: Connect,
     FrameType.CONNECT_OK: ConnectOk,
     FrameType.CONNECT_FAIL: ConnectFail,
