@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import socket
+import threading
 
 import pytest
 
-from support.services import PATIENCE, Hub, Node, raw_server, read_exactly, read_to_end
+from support.services import (
+    PATIENCE,
+    Hub,
+    Node,
+    raw_server,
+    read_exactly,
+    read_to_end,
+    reset,
+    wait_until,
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -267,3 +277,53 @@ def test_an_old_client_gets_an_old_answer(pair):
         sock.sendall(f"GET http://{host}:{port}/ HTTP/1.0\r\n\r\n".encode())
         answer = read_to_end(sock)
     assert answer.endswith(b"\r\n\r\nabc")
+
+
+def test_a_client_that_vanishes_from_a_stalled_upload_is_noticed(pair):
+    hub, node = pair
+    noticed = []
+
+    def serve(sock: socket.socket) -> None:
+        head = read_head(sock)
+        wait_until(lambda: stalled, "the upload to stall")
+        try:
+            while sock.recv(1 << 20):
+                pass
+        except ConnectionResetError:
+            noticed.append(head)
+
+    stalled: list[bool] = []
+    with raw_server(node, serve) as (host, port):
+        sock = client(hub)
+        sock.sendall(
+            f"PUT http://{host}:{port}/ HTTP/1.1\r\nHost: x\r\nContent-Length: {1 << 40}\r\n\r\n".encode()
+        )
+        sock.settimeout(1)
+        with pytest.raises(TimeoutError):
+            while True:
+                sock.send(bytes(1 << 20))
+        reset(sock)
+        wait_until(lambda: hub.status()["clients"] == 0, "the client's end")
+        stalled.append(True)
+    assert len(noticed) == 1
+
+
+def test_requests_ahead_of_their_turn_are_kept_within_bounds_and_answered(pair):
+    hub, node = pair
+    count = 400
+    more = "X-Padding: " + "x" * 1000 + "\r\n"
+
+    def serve(sock: socket.socket) -> None:
+        for _ in range(count):
+            read_head(sock)
+            sock.sendall(OK)
+
+    with raw_server(node, serve) as (host, port), client(hub) as sock:
+        sender = threading.Thread(
+            target=lambda: [sock.sendall(get(host, port, "/", more)) for _ in range(count)]
+        )
+        sender.start()
+        for _ in range(count):
+            assert read_head(sock).startswith(b"HTTP/1.1 200")
+            assert read_exactly(sock, 2) == b"ok"
+        sender.join()

@@ -11,6 +11,7 @@ A body that the target cuts short becomes a reset, never a complete response.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ import h11
 
 from restunnel_protocol import CloseReason, ConnectFailReason, Target
 from restunnel_protocol.aio import Relay, TunnelStream
+from restunnel_protocol.aio.peer_watch import PeerWatch
 from restunnel_protocol.aio.sockets import reset_on_close, transport_socket
 
 from .clients import Clients, Farewell
@@ -75,6 +77,7 @@ class HttpForward(asyncio.Protocol):
         self._answered = False
         self._client_full = False
         self._unconsumed = 0
+        self._watched: socket.socket | None = None
 
     def attach(
         self, transport: asyncio.Transport, head: h11.Request, request: ProxyRequest
@@ -90,10 +93,10 @@ class HttpForward(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._client.receive_data(data)
-        if self._request is not None and not self._connected and self._transport is not None:
-            self._early += len(data)  # h11 keeps it
+        if self._request is not None and (not self._connected or self._request_ended):
+            self._early += len(data)  # h11 keeps it until its turn comes
             if self._early > EARLY_LIMIT:
-                self._transport.pause_reading()
+                self._pause_reading()
         self._pump_client()
 
     def eof_received(self) -> bool:
@@ -111,9 +114,31 @@ class HttpForward(asyncio.Protocol):
             self._stream.consume(size)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch_peer()
         self._transport = None
         self._drop_stream()
         self._clients.leave(self)
+
+    def _pause_reading(self) -> None:
+        """Let the client wait, and notice if it does not."""
+        if self._transport is not None and self._watched is None:
+            self._transport.pause_reading()
+            self._watched = transport_socket(self._transport)
+            PeerWatch.of(asyncio.get_running_loop()).add(self._watched, self._on_peer_gone)
+
+    def _resume_reading(self) -> None:
+        self._early = 0
+        self._unwatch_peer()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _unwatch_peer(self) -> None:
+        if self._watched is not None:
+            PeerWatch.of(asyncio.get_running_loop()).remove(self._watched)
+            self._watched = None
+
+    def _on_peer_gone(self) -> None:
+        self.abort(CloseReason.RESET)
 
     def drain(self) -> None:
         """Close between two requests; one that is under way may finish."""
@@ -156,9 +181,7 @@ class HttpForward(asyncio.Protocol):
         self._to_target(outgoing_request(self._request))
         if self._request_ended:  # sent again: the client says its end only once
             self._to_target(h11.EndOfMessage())
-        if self._transport is not None and not self._transport.is_closing():
-            self._early = 0
-            self._transport.resume_reading()
+        self._resume_reading()
         self._pump_client()
 
     def _pump_client(self) -> None:
@@ -186,8 +209,8 @@ class HttpForward(asyncio.Protocol):
                 return False
         elif isinstance(event, h11.Data):
             self._body_sent = True
-            if not self._to_target(event) and self._transport is not None:
-                self._transport.pause_reading()
+            if not self._to_target(event):
+                self._pause_reading()
         elif isinstance(event, h11.EndOfMessage):
             self._request_ended = True
             self._to_target(h11.EndOfMessage(headers=list(event.headers)))
@@ -243,8 +266,7 @@ class HttpForward(asyncio.Protocol):
             self._forget_target()
 
     def stream_writable(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._resume_reading()
 
     def _pump_target(self) -> None:
         """Pass on what the target has sent."""
@@ -320,6 +342,7 @@ class HttpForward(asyncio.Protocol):
             self._close()
             return
         client.start_next_cycle()
+        self._resume_reading()
         self._pump_client()
 
     def _target_failed(self, detail: str) -> None:
@@ -365,6 +388,7 @@ class HttpForward(asyncio.Protocol):
             Farewell(self._clients).attach(self._give_up_transport(), last_word)
 
     def _give_up_transport(self) -> asyncio.Transport:
+        self._unwatch_peer()
         transport, self._transport = self._transport, None
         assert transport is not None
         self._clients.hand_over(self)
