@@ -51,16 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     add_ready_flag(run)
     run.set_defaults(command=_run)
 
-    pair = commands.add_parser("pair", parents=[common], help="make a one-time pairing link")
-    pair.add_argument("--name", default="", metavar="N", help="what to call the device")
-    pair.add_argument("--group", default="", metavar="G", help="group to put it into")
-    pair.add_argument(
-        "--ttl", default="15m", metavar="TIME", help="how long the link is good (15m)"
-    )
-    pair.add_argument("--json", action="store_true", help="print one JSON document")
-    pair.add_argument("--no-qr", action="store_true", help="print the link only")
-    pair.add_argument("--wait", action="store_true", help="wait until the device is paired")
-    pair.set_defaults(command=_pair)
+    _add_pair(commands, common)
 
     nodes = commands.add_parser("nodes", parents=[common], help="list the paired nodes")
     nodes.add_argument("--json", action="store_true", help="print one JSON document")
@@ -84,6 +75,19 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--json", action="store_true", help="print one JSON document")
     explain.set_defaults(command=_explain)
     return parser
+
+
+def _add_pair(commands: Any, common: argparse.ArgumentParser) -> None:
+    pair = commands.add_parser("pair", parents=[common], help="make a one-time pairing link")
+    pair.add_argument("--name", default="", metavar="N", help="what to call the device")
+    pair.add_argument("--group", default="", metavar="G", help="group to put it into")
+    pair.add_argument(
+        "--ttl", default="15m", metavar="TIME", help="how long the link is good (15m)"
+    )
+    pair.add_argument("--json", action="store_true", help="print one JSON document")
+    pair.add_argument("--no-qr", action="store_true", help="print the link only")
+    pair.add_argument("--wait", action="store_true", help="wait until the device is paired")
+    pair.set_defaults(command=_pair)
 
 
 def _add_node(commands: Any, common: argparse.ArgumentParser) -> None:
