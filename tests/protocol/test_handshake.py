@@ -170,15 +170,17 @@ def test_message_2_is_written_once():
 
 def test_a_stranger_costs_the_hub_no_diffie_hellman():
     responder, message = Responder(HUB), os.urandom(300)
-    started = time.perf_counter()
-    for _ in range(1000):
-        responder.recognise(message)
-    strangers = time.perf_counter() - started
     key, peer = X25519PrivateKey.generate(), X25519PrivateKey.generate().public_key()
-    started = time.perf_counter()
-    for _ in range(1000):
-        key.exchange(peer)
-    assert strangers < (time.perf_counter() - started) / 2
+
+    def fastest(work) -> float:
+        times = []
+        for _ in range(300):
+            started = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    assert fastest(lambda: responder.recognise(message)) < fastest(lambda: key.exchange(peer)) / 2
 
 
 def test_keys_do_not_show_their_secret():

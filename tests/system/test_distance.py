@@ -67,12 +67,10 @@ def test_one_stream_is_not_held_to_its_initial_window(far, curl, tmp_path: Path)
 
 def test_a_new_connections_first_byte_takes_two_round_trips(far, curl):
     hub, web = far
-    done = subprocess.run(
-        [curl, "-sS", "--proxy", f"socks5h://{hub.listeners['socks5']}", "-o", "/dev/null",
-         "-w", "%{time_starttransfer}", f"http://127.0.0.1:{web}/bytes/100"],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )  # fmt: skip
-    assert 2 * 2 * ONE_WAY <= float(done.stdout) < 3 * 2 * ONE_WAY
+    command = [curl, "-sS", "--proxy", f"socks5h://{hub.listeners['socks5']}", "-o", "/dev/null"]
+    command += ["-w", "%{time_starttransfer}", f"http://127.0.0.1:{web}/bytes/100"]
+    times = []
+    for _ in range(5):  # the machine may be busy with other tests; the least is what counts
+        done = subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+        times.append(float(done.stdout))
+    assert 2 * 2 * ONE_WAY <= min(times) < 3 * 2 * ONE_WAY
