@@ -136,6 +136,42 @@ def test_bytes_arrive_whole_and_in_order_however_they_are_cut():
     assert got == data
 
 
+@pytest.mark.parametrize("step", [1, 2, 3, 17])
+def test_records_may_come_byte_by_byte(step):
+    hub, node = connected_pair()
+    stream_id = open_stream(hub, node)
+    wire = b""
+    for number in range(5):
+        hub.send_data(stream_id, bytes((number,)) * 10)
+        wire += b"".join(hub.data_to_send())
+    events = []
+    for start in range(0, len(wire), step):
+        events += node.receive_data(wire[start : start + step], 0.0)
+    assert received(events) == b"".join(bytes((number,)) * 10 for number in range(5))
+
+
+def test_data_for_a_stream_that_was_ended_is_misuse():
+    hub, node = connected_pair()
+    stream_id = open_stream(hub, node)
+    hub.send_eof(stream_id)
+    for misuse in (
+        lambda: hub.send_eof(stream_id),
+        lambda: hub.send_data(stream_id, b"x"),
+    ):
+        with pytest.raises(LocalError):
+            misuse()
+    node.close_stream(hub.connect(TARGET, 0.0), CloseReason.CANCELLED)  # unknown there: nothing
+    assert node.data_to_send() == []
+
+
+def test_a_node_that_closes_an_offer_refuses_it():
+    hub, node = connected_pair()
+    stream_id = hub.connect(TARGET, 0.0)
+    exchange(hub, node)
+    node.close_stream(stream_id, CloseReason.INTERNAL, "no")
+    assert exchange(hub, node)[0] == [ConnectFailed(stream_id, ConnectFailReason.GENERAL, "no")]
+
+
 def test_a_sender_stops_at_its_credit_and_goes_on_with_more():
     hub, node = connected_pair(node_window=1000)
     stream_id = open_stream(hub, node)
