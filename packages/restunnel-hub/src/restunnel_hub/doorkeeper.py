@@ -11,7 +11,6 @@ what gives a probe-resistant server away (Frolov et al., NDSS 2020).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import socket
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from typing import Final
 
 from restunnel_protocol.aio.peer_watch import peer_is_gone
+from restunnel_protocol.aio.sockets import keep_alive
 from restunnel_protocol.limits import LENGTH_SIZE, MAX_MESSAGE_1
 from restunnel_protocol.noise import Responder, message_1_length
 from restunnel_protocol.records import Suite
@@ -133,7 +133,7 @@ class Doorkeeper:
                     return
                 continue
             sock.setblocking(False)
-            _set_keepalive(sock)
+            keep_alive(sock, **KEEPALIVE)
             self._watch(Visitor(sock))
 
     def _pause(self) -> None:
@@ -228,11 +228,3 @@ def _peer(sock: socket.socket) -> str:
     except OSError:
         return ""
     return host.removeprefix("::ffff:")
-
-
-def _set_keepalive(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it may be gone already; reading will tell
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in KEEPALIVE.items():
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

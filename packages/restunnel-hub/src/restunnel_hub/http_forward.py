@@ -11,7 +11,6 @@ A body that the target cuts short becomes a reset, never a complete response.
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ import h11
 
 from restunnel_protocol import CloseReason, ConnectFailReason, Target
 from restunnel_protocol.aio import Relay, TunnelStream
-from restunnel_protocol.aio.peer_watch import PeerWatch
+from restunnel_protocol.aio.peer_watch import Watcher
 from restunnel_protocol.aio.sockets import reset_on_close, transport_socket
 
 from .clients import Clients, Farewell
@@ -77,7 +76,7 @@ class HttpForward(asyncio.Protocol):
         self._answered = False
         self._client_full = False
         self._unconsumed = 0
-        self._watched: socket.socket | None = None
+        self._peer = Watcher(asyncio.get_running_loop(), self._on_peer_gone)
 
     def attach(
         self, transport: asyncio.Transport, head: h11.Request, request: ProxyRequest
@@ -114,28 +113,22 @@ class HttpForward(asyncio.Protocol):
             self._stream.consume(size)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._unwatch_peer()
+        self._peer.stop()
         self._transport = None
         self._drop_stream()
         self._clients.leave(self)
 
     def _pause_reading(self) -> None:
         """Let the client wait, and notice if it does not."""
-        if self._transport is not None and self._watched is None:
+        if self._transport is not None:
             self._transport.pause_reading()
-            self._watched = transport_socket(self._transport)
-            PeerWatch.of(asyncio.get_running_loop()).add(self._watched, self._on_peer_gone)
+            self._peer.start(self._transport)
 
     def _resume_reading(self) -> None:
         self._early = 0
-        self._unwatch_peer()
+        self._peer.stop()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
-
-    def _unwatch_peer(self) -> None:
-        if self._watched is not None:
-            PeerWatch.of(asyncio.get_running_loop()).remove(self._watched)
-            self._watched = None
 
     def _on_peer_gone(self) -> None:
         self.abort(CloseReason.RESET)
@@ -388,7 +381,7 @@ class HttpForward(asyncio.Protocol):
             Farewell(self._clients).attach(self._give_up_transport(), last_word)
 
     def _give_up_transport(self) -> asyncio.Transport:
-        self._unwatch_peer()
+        self._peer.stop()
         transport, self._transport = self._transport, None
         assert transport is not None
         self._clients.hand_over(self)

@@ -15,6 +15,8 @@ import weakref
 from collections.abc import Callable
 from typing import Final
 
+from .sockets import transport_socket
+
 INTERVAL: Final = 5.0
 """Seconds between two looks."""
 
@@ -33,6 +35,29 @@ def peer_is_gone(sock: socket.socket) -> bool:
     if sys.platform != "linux":
         return False
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSED
+
+
+class Watcher:
+    """One connection's place in the watch of its loop; `gone` is called once if its peer is."""
+
+    __slots__ = ("_gone", "_sock", "_watch")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, gone: Callable[[], None]) -> None:
+        self._watch = PeerWatch.of(loop)
+        self._gone = gone
+        self._sock: socket.socket | None = None
+
+    def start(self, transport: asyncio.BaseTransport) -> None:
+        """Nobody reads from the transport for now. Again is no different."""
+        if self._sock is None:
+            self._sock = transport_socket(transport)
+            self._watch.add(self._sock, self._gone)
+
+    def stop(self) -> None:
+        """Somebody reads again, or the transport is done with."""
+        if self._sock is not None:
+            self._watch.remove(self._sock)
+            self._sock = None
 
 
 class PeerWatch:

@@ -10,7 +10,6 @@ directions have ended, the socket is set so that closing it resets it.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 
 from ..addresses import Target
@@ -19,7 +18,7 @@ from ..connection import Role
 from ..errors import CloseReason, ConnectFailReason
 from ..limits import OUTPUT_TARGET
 from .link import TunnelStream
-from .peer_watch import PeerWatch
+from .peer_watch import Watcher
 from .sockets import as_transport, receive_buffer, reset_on_close, transport_socket, tune_proxied
 
 SOCKET_WRITE_HIGH = 128 * 1024
@@ -52,7 +51,7 @@ class Relay(asyncio.BufferedProtocol):
         self._stream_over = False
         self._resetting: asyncio.TimerHandle | None = None
         self._ended = False
-        self._watched: socket.socket | None = None
+        self._peer = Watcher(self._loop, self._on_peer_gone)
         self._peer_gone = False
 
     @property
@@ -108,7 +107,8 @@ class Relay(asyncio.BufferedProtocol):
         if self._ended:  # uvloop says it again after each resume_reading
             return True
         self._ended = True
-        self._watch_peer()
+        if self._transport is not None:
+            self._peer.start(self._transport)
         if not self._stream_over:
             self._stream.send_eof()
         return True  # the other direction goes on
@@ -125,7 +125,7 @@ class Relay(asyncio.BufferedProtocol):
             self._stream.consume(size)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._unwatch_peer()
+        self._peer.stop()
         self._transport = None
         if self._resetting is not None:
             self._resetting.cancel()
@@ -178,24 +178,13 @@ class Relay(asyncio.BufferedProtocol):
     def stream_writable(self) -> None:
         if self._transport is None or self._transport.is_closing() or self._ended:
             return
-        self._unwatch_peer()
+        self._peer.stop()
         self._transport.resume_reading()
 
     def _pause_reading(self) -> None:
         if self._transport is not None:
             self._transport.pause_reading()
-            self._watch_peer()
-
-    def _watch_peer(self) -> None:
-        """Nobody reads from the socket for a while: look whether its peer is still there."""
-        if self._watched is None and self._transport is not None:
-            self._watched = transport_socket(self._transport)
-            PeerWatch.of(self._loop).add(self._watched, self._on_peer_gone)
-
-    def _unwatch_peer(self) -> None:
-        if self._watched is not None:
-            PeerWatch.of(self._loop).remove(self._watched)
-            self._watched = None
+            self._peer.start(self._transport)
 
     def _on_peer_gone(self) -> None:
         self._peer_gone = True

@@ -42,7 +42,7 @@ def receive_buffer() -> memoryview:
 def tune_tunnel(sock: socket.socket, dead_after: float) -> None:
     """Options for a tunnel that must notice a dead route within `dead_after` seconds."""
     _set(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    _set(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    keep_alive(sock)
     _set_named(sock, "TCP_NOTSENT_LOWAT", NOTSENT_LOWAT)
     _set_named(sock, "TCP_USER_TIMEOUT", int(dead_after * 1000))
 
@@ -50,8 +50,14 @@ def tune_tunnel(sock: socket.socket, dead_after: float) -> None:
 def tune_proxied(sock: socket.socket) -> None:
     """Options for a connection to a client or a target."""
     _set(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    keep_alive(sock, TCP_KEEPIDLE=KEEPALIVE_IDLE)
+
+
+def keep_alive(sock: socket.socket, **options: int) -> None:
+    """Have the kernel find out that a peer is gone; TCP_KEEP* options in seconds and probes."""
     _set(sock, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    _set_named(sock, "TCP_KEEPIDLE", KEEPALIVE_IDLE)
+    for option, value in options.items():
+        _set_named(sock, option, value)
 
 
 def reset_on_close(sock: socket.socket, reset: bool) -> None:
