@@ -155,6 +155,7 @@ FRAMES: dict[str, tuple[FrameType, int, bytes]] = {
     "CLOSE": (FrameType.CLOSE, 1, Close(CloseReason.RESET, "reset by target").encode()),
     "EOF": (FrameType.EOF, 1, b""),
     "WINDOW": (FrameType.WINDOW, 1, Window(MAX_WINDOW).encode()),
+    "RETURN": (FrameType.RETURN, 1, Window(16_384).encode()),
     "STATUS": (FrameType.STATUS, 0, Status({"streams": 1, "version": "1"}).encode()),
 }
 
@@ -181,6 +182,7 @@ PAYLOADS: dict[FrameType, Any] = {
     FrameType.CONNECT_FAIL: ConnectFail,
     FrameType.CLOSE: Close,
     FrameType.WINDOW: Window,
+    FrameType.RETURN: Window,
     FrameType.GOAWAY: GoAway,
     FrameType.STATUS: Status,
     FrameType.HELLO: Hello,

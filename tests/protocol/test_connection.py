@@ -29,7 +29,17 @@ from restunnel_protocol import (
     TunnelEnded,
 )
 from restunnel_protocol.frames import FrameType, encode_frame
-from restunnel_protocol.limits import INITIAL_WINDOW, MAX_STREAM_ID, MAX_WINDOW, PENDING_HIGH
+from restunnel_protocol.limits import (
+    FIRST_WINDOW,
+    MAX_STREAM_ID,
+    MAX_WINDOW,
+    PENDING_HIGH,
+    PENDING_SMALL,
+    PENDING_TOTAL,
+    START_WINDOW,
+    TUNNEL_WINDOW_BUDGET,
+    WINDOW_IDLE,
+)
 from restunnel_protocol.messages import Close, Connect, ConnectFail, ConnectOk, Window
 from restunnel_protocol.testing import connected_pair, exchange, handshake_pair, transfer
 from restunnel_protocol.windows import WindowBudget
@@ -175,7 +185,7 @@ def test_a_node_that_closes_an_offer_refuses_it():
 def test_a_sender_stops_at_its_credit_and_goes_on_with_more():
     hub, node = connected_pair(node_window=1000)
     stream_id = open_stream(hub, node)
-    assert hub.send_data(stream_id, bytes(2500)) == 1500
+    assert not hub.send_data(stream_id, bytes(2500))
     assert len(received(transfer(hub, node))) == 1000
     assert transfer(hub, node) == []
     node.consume(stream_id, 249, 1.0)
@@ -189,7 +199,7 @@ def test_a_sender_stops_at_its_credit_and_goes_on_with_more():
 def test_a_long_queue_asks_to_stop_and_says_when_to_go_on():
     hub, node = connected_pair(node_window=1000)
     stream_id = open_stream(hub, node)
-    assert hub.send_data(stream_id, bytes(PENDING_HIGH + 1000)) == PENDING_HIGH
+    assert not hub.send_data(stream_id, bytes(PENDING_HIGH + 1000))
     events = []
     for _ in range(1000):
         size = len(received(transfer(hub, node)))
@@ -270,7 +280,7 @@ def test_closing_an_unanswered_stream_cancels_the_connect():
 def test_streams_share_the_tunnel_in_turns():
     hub, node = connected_pair()
     first, second = open_stream(hub, node), open_stream(hub, node)
-    hub.send_data(first, bytes(INITIAL_WINDOW))
+    hub.send_data(first, bytes(START_WINDOW))
     hub.send_data(first, b"")
     hub.send_data(second, b"small")
     ids = [event.stream_id for event in transfer(hub, node)]
@@ -280,7 +290,7 @@ def test_streams_share_the_tunnel_in_turns():
 def test_one_stalled_stream_does_not_stop_the_others():
     hub, node = connected_pair()
     stalled, running = open_stream(hub, node), open_stream(hub, node)
-    hub.send_data(stalled, bytes(10 * INITIAL_WINDOW))
+    hub.send_data(stalled, bytes(10 * START_WINDOW))
     for _ in range(50):
         hub.send_data(running, bytes(60000))
         for event in transfer(hub, node):
@@ -300,8 +310,8 @@ def test_small_frames_that_are_ready_together_share_a_record():
 
 
 def test_a_window_that_limits_its_stream_grows_up_to_its_maximum_and_returns_to_the_budget():
-    budget = WindowBudget(3 * INITIAL_WINDOW)
-    settings = Settings(max_receive_window=8 * INITIAL_WINDOW, budget=budget)
+    budget = WindowBudget(1 << 26)
+    settings = Settings(max_receive_window=8 * START_WINDOW, budget=budget)
     hub, node = connected_pair(node_settings=settings)
     stream_id = open_stream(hub, node)
     now = 1.0
@@ -311,32 +321,124 @@ def test_a_window_that_limits_its_stream_grows_up_to_its_maximum_and_returns_to_
         node.consume(stream_id, size, now)
         transfer(node, hub, now)
         transfer(hub, node, now)
-    assert budget.used == 3 * INITIAL_WINDOW
+    assert budget.used == 8 * START_WINDOW
     hub.close_stream(stream_id, CloseReason.CANCELLED)
     transfer(hub, node)
     assert budget.used == 0
 
 
-def test_a_window_that_does_not_limit_its_stream_stays():
-    budget = WindowBudget(10 * INITIAL_WINDOW)
+def test_an_idle_stream_gives_its_window_back_and_can_have_it_again():
+    budget = WindowBudget(1 << 26)
+    hub, node = connected_pair(node_settings=Settings(budget=budget))
+    stream_id, idle_id = open_stream(hub, node), open_stream(hub, node)
+    assert budget.used == 2 * START_WINDOW
+    now = hub.next_timeout()
+    assert now == WINDOW_IDLE
+    for _ in range(3):
+        hub.send_data(stream_id, b"busy")
+        hub.handle_timeout(now)
+        node.consume(stream_id, len(received(exchange(hub, node, now)[1])), now)
+        exchange(hub, node, now)
+        now += WINDOW_IDLE
+    assert START_WINDOW + FIRST_WINDOW <= budget.used < START_WINDOW + FIRST_WINDOW + 100
+    hub.handle_timeout(now)
+    transfer(hub, node, now)
+    assert FIRST_WINDOW <= budget.used - FIRST_WINDOW < FIRST_WINDOW + 100
+    exchange(hub, node, now)
+    assert hub.next_timeout() > now + WINDOW_IDLE  # nothing left to return: no wake-ups for it
+    hub.send_data(idle_id, bytes(START_WINDOW))
+    for _ in range(6):
+        node.consume(idle_id, len(received(transfer(hub, node, now))), now)
+        transfer(node, hub, now)
+    assert budget.used >= 4 * FIRST_WINDOW
+    assert hub.next_timeout() == now + WINDOW_IDLE
+
+
+def test_windows_of_many_streams_stay_within_the_budget():
+    budget = WindowBudget(TUNNEL_WINDOW_BUDGET)
+    hub, node = connected_pair(node_settings=Settings(budget=budget))
+    ids = [open_stream(hub, node) for _ in range(1000)]
+    assert budget.used <= TUNNEL_WINDOW_BUDGET
+    held = 0
+    for stream_id in ids:  # a reader that takes nothing
+        for _ in range(4):
+            hub.send_data(stream_id, bytes(START_WINDOW))
+        held += len(received(transfer(hub, node)))
+    assert held == budget.used <= TUNNEL_WINDOW_BUDGET
+    assert hub._scheduler._waiting <= len(ids) * 4 * START_WINDOW
+    exchange(hub, node)
+    last = open_stream(hub, node)  # still served
+    hub.send_data(last, bytes(FIRST_WINDOW))
+    assert len(received(transfer(hub, node))) == FIRST_WINDOW
+
+
+def test_an_ended_direction_leaves_the_budget_at_once():
+    budget = WindowBudget(1 << 26)
     hub, node = connected_pair(node_settings=Settings(budget=budget))
     stream_id = open_stream(hub, node)
+    hub.send_data(stream_id, b"12345")
+    hub.send_eof(stream_id)
+    transfer(hub, node)
+    assert budget.used == 5
+    assert hub.handle_timeout(WINDOW_IDLE) == []
+    transfer(hub, node)
+
+
+def test_a_stalled_stream_asks_its_source_for_little():
+    hub, node = connected_pair(node_window=1000)
+    stream_id = open_stream(hub, node)
+    assert hub.offer_size(stream_id) == PENDING_SMALL
+    hub.send_data(stream_id, bytes(999))
+    assert hub.send_data(stream_id, b"x")
+    assert not hub.send_data(stream_id, b"y")
+    assert hub.offer_size(stream_id + 1) == PENDING_SMALL  # over: anything but 0
+    wide, node = connected_pair()
+    assert wide.offer_size(open_stream(wide, node)) > PENDING_SMALL
+
+
+def test_sources_are_asked_for_little_while_much_waits():
+    hub, node = connected_pair()
+    late, *ids = [open_stream(hub, node) for _ in range(PENDING_TOTAL // PENDING_HIGH + 3)]
+    for stream_id in ids:
+        hub.send_data(stream_id, bytes(PENDING_HIGH))
+    assert hub.offer_size(ids[0]) == PENDING_SMALL
+    hub.send_data(late, bytes(PENDING_SMALL))
+    assert not hub.send_data(late, b"x")
+    for stream_id in ids:
+        hub.close_stream(stream_id, CloseReason.CANCELLED)
+    assert hub.offer_size(late) > PENDING_SMALL
+
+
+def test_a_small_piece_does_not_keep_its_record_in_memory():
+    hub, node = connected_pair()
+    stream_id = open_stream(hub, node)
+    small = encode_frame(FrameType.DATA, stream_id, b"x")
+    padding = encode_frame(FrameType.PADDING, 0, bytes(60_000))
+    (event,) = inject(hub, node, small, padding)
+    assert len(event.data.obj) == 1
+
+
+def test_a_window_that_does_not_limit_its_stream_stays():
+    budget = WindowBudget(1 << 26)
+    hub, node = connected_pair(node_settings=Settings(budget=budget))
+    stream_id = open_stream(hub, node)
+    assert budget.used == START_WINDOW
     for second in range(1, 40):
         hub.send_data(stream_id, bytes(200_000))
         node.consume(stream_id, len(received(transfer(hub, node, second))), second)
         exchange(hub, node, second)
-    assert budget.used == 0
+    assert budget.used == START_WINDOW
 
 
 def test_a_budget_is_bounded_by_its_parents():
     process = WindowBudget(100)
     first, second = WindowBudget(80, process), WindowBudget(80, process)
-    assert first.reserve(80)
-    assert not first.reserve(1)
-    assert not second.reserve(21)
-    assert second.reserve(20)
-    first.release(80)
-    assert process.used == 20
+    first.take(40)
+    assert (first.room, second.room) == (20, 35)
+    second.take(90)
+    assert (first.room, second.room) == (0, 0)
+    second.release(60)
+    assert (process.used, first.room, second.room) == (70, 5, 5)
 
 
 FLOOD = encode_frame(FrameType.DATA, 1, bytes(60_000))

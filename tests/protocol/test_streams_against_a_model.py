@@ -20,12 +20,15 @@ from restunnel_protocol import (
     TunnelEnded,
 )
 from restunnel_protocol.events import Connected, ConnectFailed
+from restunnel_protocol.limits import WINDOW_IDLE
+from restunnel_protocol.streams import State
 from restunnel_protocol.testing import connected_pair
 from restunnel_protocol.windows import WindowBudget
 
 WINDOW = 64
 TARGET, ADDRESS = Target("example.com", 80), Target("192.0.2.1", 80)
 HUB, NODE = 0, 1
+SENDING = {State.CONNECTING, State.OFFERED, State.OPEN, State.REMOTE_ENDED}
 
 
 class Tunnel(RuleBasedStateMachine):
@@ -33,8 +36,11 @@ class Tunnel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.budgets = [WindowBudget(1000), WindowBudget(1000)]
-        options = [Settings(max_receive_window=256, budget=budget) for budget in self.budgets]
+        self.budgets = [WindowBudget(20_000), WindowBudget(20_000)]
+        options = [
+            Settings(start_window=128, max_receive_window=256, budget=budget)
+            for budget in self.budgets
+        ]
         self.ends = connected_pair(
             hub_window=WINDOW, node_window=WINDOW, hub_settings=options[0], node_settings=options[1]
         )
@@ -106,6 +112,14 @@ class Tunnel(RuleBasedStateMachine):
             self.ends[end].consume(stream_id, size, self.now)
         self.unread[end].clear()
 
+    @rule(end=st.sampled_from([HUB, NODE]))
+    def idle(self, end) -> None:
+        """A long time passes, but no longer than the peer's silence may be."""
+        self.now += WINDOW_IDLE
+        for either in (HUB, NODE):
+            self.ends[either]._liveness.received(self.now)
+        self._take(end, self.ends[end].handle_timeout(self.now))
+
     @invariant()
     def bytes_are_a_prefix_of_what_was_sent(self) -> None:
         for end in (HUB, NODE):
@@ -119,6 +133,14 @@ class Tunnel(RuleBasedStateMachine):
                 assert stream.send_window.credit >= 0
                 assert stream.receive_window.credit >= 0
             assert all(size <= 256 for size in self.unread[end].values())
+
+    @invariant()
+    def budgets_count_what_windows_promise(self) -> None:
+        for end, budget in enumerate(self.budgets):
+            streams = self.ends[end]._streams.values()
+            assert budget.used == sum(stream.receive_window.size for stream in streams)
+            for stream in streams:
+                assert stream.receive_window.credit <= stream.receive_window.size
 
     @invariant()
     def a_clean_end_means_all_bytes(self) -> None:
@@ -144,6 +166,11 @@ class Tunnel(RuleBasedStateMachine):
                 if stream_id not in self.failed and stream_id not in self.offered:
                     assert self.got[1 - end][stream_id] == sent
                     assert (stream_id in self.saw_end[1 - end]) == (stream_id in self.ended[end])
+        for end in (HUB, NODE):  # no credit has got lost on its way
+            for stream in self.ends[end]._streams.values():
+                twin = self.ends[1 - end]._streams.get(stream.id)
+                if twin is not None and stream.state in SENDING:
+                    assert twin.receive_window.credit == stream.send_window.credit
         live = {stream.id for stream in self.ends[NODE]._streams.values()}
         assert not live & self.failed
 

@@ -44,6 +44,9 @@ HOP_BY_HOP: Final = {
 }
 """Fields that concern one connection only; h11 itself handles Transfer-Encoding."""
 
+WRITE_HIGH: Final = 4096
+"""Bytes in the client's transport at which it is full and the target has to wait."""
+
 EARLY_LIMIT: Final = 64 * 1024
 """Bytes of a body kept while its target is being connected."""
 
@@ -75,6 +78,7 @@ class HttpForward(asyncio.Protocol):
         self._early = 0
         self._answered = False
         self._client_full = False
+        self._backlog = bytearray()
         self._unconsumed = 0
         self._peer = Watcher(asyncio.get_running_loop(), self._on_peer_gone)
 
@@ -85,6 +89,7 @@ class HttpForward(asyncio.Protocol):
         self._transport = transport
         transport.set_protocol(self)
         reset_on_close(transport_socket(transport), True)
+        transport.set_write_buffer_limits(WRITE_HIGH, 0)
         self._clients.enter(self)
         self._begin(head, request)
 
@@ -108,9 +113,8 @@ class HttpForward(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._client_full = False
-        if self._unconsumed and self._stream is not None:
-            size, self._unconsumed = self._unconsumed, 0
-            self._stream.consume(size)
+        self._return_credit()
+        self._feed_backlog()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._peer.stop()
@@ -151,7 +155,10 @@ class HttpForward(asyncio.Protocol):
         self._answered = self._body_sent = self._request_ended = False
         upstream = self._upstream
         self._reused = (
-            self._reached == request and upstream is not None and upstream.our_state is h11.IDLE
+            self._reached == request
+            and self._stream is not None
+            and upstream is not None
+            and upstream.our_state is h11.IDLE
         )
         if not self._reused:
             self._drop_stream()
@@ -234,18 +241,32 @@ class HttpForward(asyncio.Protocol):
         self._refuse(Failure(detail or reason.name.lower(), reason))
 
     def stream_data(self, data: memoryview) -> None:
-        assert self._upstream is not None
-        size = len(data)
-        self._upstream.receive_data(bytes(data))
-        self._pump_target()
-        if self._stream is None:
-            return
         if self._client_full:
-            self._unconsumed += size
+            self._backlog += data
         else:
+            self._feed(bytes(data))
+
+    def _feed(self, data: bytes) -> None:
+        """Let h11 have bytes of the target; their credit goes back once the client has them."""
+        assert self._upstream is not None
+        self._unconsumed += len(data)
+        self._upstream.receive_data(data)
+        self._pump_target()
+        if not self._client_full:
+            self._return_credit()
+
+    def _feed_backlog(self) -> None:
+        if self._backlog:
+            backlog, self._backlog = self._backlog, bytearray()
+            self._feed(bytes(backlog))
+
+    def _return_credit(self) -> None:
+        if self._unconsumed and self._stream is not None:
+            size, self._unconsumed = self._unconsumed, 0
             self._stream.consume(size)
 
     def stream_eof(self) -> None:
+        self._feed_backlog()
         if self._upstream is None:
             return
         self._upstream.receive_data(b"")
@@ -253,6 +274,9 @@ class HttpForward(asyncio.Protocol):
 
     def stream_closed(self, reason: CloseReason | None, detail: str) -> None:
         self._stream = None
+        self._feed_backlog()
+        if self._stream is not None:
+            return  # that was the end of one exchange, and the next has its own stream
         if self._request is not None:
             self._target_failed(f"the target closed the connection: {detail or 'without answer'}")
         else:
@@ -356,13 +380,19 @@ class HttpForward(asyncio.Protocol):
     def _switch_protocol(self) -> None:
         """101: from here on both sides are bytes."""
         stream, upstream = self._stream, self._upstream
-        assert stream is not None and upstream is not None
+        assert upstream is not None
+        if stream is None:
+            self._target_failed("the target closed the connection")
+            return
         self._stream = None
         relay = Relay(stream, self._clients.leave)
         self._clients.enter(relay)
         early, ended = self._client.trailing_data
         relay.attach(self._give_up_transport(), bytes(early), ended=ended)
-        if answer := upstream.trailing_data[0]:
+        answer = upstream.trailing_data[0]
+        stream.consume(self._unconsumed - len(answer))
+        self._unconsumed = 0
+        if answer:
             relay.stream_data(memoryview(bytes(answer)))
 
     def _refuse(self, failure: Failure) -> None:
@@ -404,6 +434,7 @@ class HttpForward(asyncio.Protocol):
     def _forget_target(self) -> None:
         self._stream = self._upstream = None
         self._connected = False
+        self._backlog.clear()
         self._unconsumed = 0
 
 

@@ -74,7 +74,7 @@ class Offer:
         self._serving = serving
         self._stream = stream
         self._target = target
-        self._backlog: list[memoryview] = []
+        self._backlog = bytearray()
         self._ended = False
         stream.handler = self
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -131,8 +131,8 @@ class Offer:
                 self._stream.close(CloseReason.INTERNAL, detail)
 
     def _replay(self, relay: Relay) -> None:
-        for data in self._backlog:
-            relay.stream_data(data)
+        if self._backlog:
+            relay.stream_data(memoryview(self._backlog))
         if self._ended:
             relay.stream_eof()
 
@@ -145,7 +145,7 @@ class Offer:
         raise AssertionError("a node is not told of its own failures")
 
     def stream_data(self, data: memoryview) -> None:
-        self._backlog.append(data)  # at most the initial window
+        self._backlog += data  # at most the stream's window
 
     def stream_eof(self) -> None:
         self._ended = True

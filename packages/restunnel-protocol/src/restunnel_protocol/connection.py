@@ -7,18 +7,15 @@ it collects bytes (`data_to_send`). It owns no socket, clock, timer or task.
     send_data / connect / accept / close_stream ... --> data_to_send() --> socket
     next_timeout() --> a timer of yours --> handle_timeout(now) --> events
 
-Sending: while little is waiting, frames go straight into the record under
-construction. Once the outbox is full,
-data stays with its stream, and streams take turns, a record's worth each, as
-room comes. Frames that are not data never wait behind a stream's data.
+Frames that are not data never wait behind a stream's data (`scheduler`).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import cast
 
 from .addresses import Target
 from .codec import Buffer
@@ -44,18 +41,17 @@ from .events import (
     StreamWritable,
     TunnelEnded,
 )
-from .frames import FIRST_IGNORABLE_TYPE, FrameType, parse_frames
+from .frames import FIRST_IGNORABLE_TYPE, FrameType, describe_frame, parse_frames
 from .limits import (
-    LENGTH_SIZE,
-    MAX_PAYLOAD,
     MAX_RECEIVE_WINDOW,
     MAX_STREAM_ID,
     MAX_STREAMS,
-    PENDING_HIGH,
-    PENDING_LOW,
+    PENDING_SMALL,
     PING_INTERVAL,
     PING_TIMEOUT,
+    START_WINDOW,
     TUNNEL_WINDOW_BUDGET,
+    WINDOW_IDLE,
 )
 from .liveness import Liveness
 from .messages import (
@@ -70,8 +66,14 @@ from .messages import (
 )
 from .noise import Session
 from .outbox import Outbox
+from .records import RecordSplitter
+from .scheduler import Scheduler
 from .streams import TRANSITIONS, Signal, State, Stream
-from .windows import WindowBudget
+from .windows import ReceiveWindow, SendWindow, WindowBudget
+
+_PINNING = 4
+"""A view of less than this part (one in ...) of its record is copied: whoever keeps it would
+keep the whole record in memory, however little of it the stream's window counts."""
 
 
 class Role(Enum):
@@ -88,6 +90,7 @@ class Settings:
     ping_interval: float = PING_INTERVAL
     ping_timeout: float = PING_TIMEOUT
     max_streams: int = MAX_STREAMS
+    start_window: int = START_WINDOW
     max_receive_window: int = MAX_RECEIVE_WINDOW
     budget: WindowBudget = field(default_factory=lambda: WindowBudget(TUNNEL_WINDOW_BUDGET))
 
@@ -109,11 +112,14 @@ class Connection:
         self._go_away_sent = False
         self._go_away_received = False
         # Receiving.
-        self._partial = bytearray()
+        self._splitter = RecordSplitter()
         self._handlers = _handlers(self)
         # Sending.
         self._outbox = Outbox(session.sealer)
-        self._ready: deque[Stream] = deque()
+        self._scheduler = Scheduler(self._outbox)
+        self._return_due: float | None = None
+        self.timeout_advanced = False
+        """Whether `next_timeout` has become sooner since it was last asked for."""
         self._liveness = Liveness(self._settings.ping_interval, self._settings.ping_timeout, now)
         if role is Role.NODE:
             # The hub keeps an older tunnel of this node until a record authenticates.
@@ -161,9 +167,12 @@ class Connection:
         if not self._ended:
             self._liveness.received(now)
             try:
-                self._receive_records(memoryview(data), now)
+                for ciphertext in self._splitter.feed(data):
+                    self._receive_record(ciphertext, now)
+                    if self._ended:
+                        break
             except RemoteError as error:
-                self._fail(error.reason, error.detail)
+                self._fail(error.reason, error.detail, error.frame)
         return self.next_event_list()
 
     def receive_eof(self) -> list[Event]:
@@ -172,40 +181,6 @@ class Connection:
             self._end(None, "closed by the peer")
         return self.next_event_list()
 
-    def _receive_records(self, view: memoryview, now: float) -> None:
-        position, size = 0, len(view)
-        if self._partial:
-            position = self._complete_partial(view, now)
-        while not self._ended:
-            start = position + LENGTH_SIZE
-            if start > size:
-                break
-            end = start + (view[position] << 8 | view[position + 1])
-            if end > size:
-                break
-            self._receive_record(view[start:end], now)
-            position = end
-        if position < size and not self._ended:
-            self._partial += view[position:]
-
-    def _complete_partial(self, view: memoryview, now: float) -> int:
-        """Finish the record begun by earlier bytes; how many of `view` it took."""
-        partial = self._partial
-        used = 0
-        if len(partial) < LENGTH_SIZE:
-            used = min(LENGTH_SIZE - len(partial), len(view))
-            partial += view[:used]
-            if len(partial) < LENGTH_SIZE:
-                return used
-        missing = LENGTH_SIZE + (partial[0] << 8 | partial[1]) - len(partial)
-        piece = view[used : used + missing]
-        partial += piece
-        used += len(piece)
-        if len(piece) == missing:
-            self._partial = bytearray()
-            self._receive_record(memoryview(partial)[LENGTH_SIZE:], now)
-        return used
-
     def _receive_record(self, ciphertext: memoryview, now: float) -> None:
         plaintext = self.session.opener.open(ciphertext)
         if not self._established:
@@ -213,14 +188,20 @@ class Connection:
             self._events.append(Established())
             if self.role is Role.HUB:
                 self.ping(now)
-        for kind, stream_id, payload in parse_frames(plaintext):
+        handlers = self._handlers
+        for frame in parse_frames(plaintext):
             if self._ended:
                 return
-            handler = self._handlers.get(kind)
-            if handler is not None:
-                handler(stream_id, payload, now)
-            elif kind < FIRST_IGNORABLE_TYPE:
-                self._refuse_type(kind)
+            kind, stream_id, payload = frame
+            try:
+                handler = handlers.get(kind)
+                if handler is not None:
+                    handler(stream_id, payload, now)
+                elif kind < FIRST_IGNORABLE_TYPE:
+                    self._refuse_type(kind)
+            except RemoteError as error:
+                error.frame = describe_frame(frame)
+                raise
 
     def _refuse_type(self, kind: int) -> None:
         if kind in FrameType._value2member_map_:
@@ -236,8 +217,11 @@ class Connection:
             return
         if stream.state is not State.OPEN:
             self._apply(stream, Signal.RECV_DATA)
-        stream.receive_window.receive(len(payload))
-        if payload:
+        size = len(payload)
+        stream.receive_window.receive(size)
+        if size * _PINNING < len(cast(bytes, payload.obj)):
+            payload = memoryview(bytes(payload))
+        if size:
             self._events.append(DataReceived(stream_id, payload))
 
     def _on_window(self, stream_id: int, payload: memoryview, now: float) -> None:
@@ -245,13 +229,23 @@ class Connection:
         stream = self._find(stream_id, FrameType.WINDOW)
         if stream is not None:
             stream.send_window.add(increment)
-            self._schedule(stream)
+            self._scheduler.schedule(stream)
+            if self._return_due is None and stream.send_window.excess:
+                self._return_due = now + WINDOW_IDLE
+                self.timeout_advanced = True
+
+    def _on_return(self, stream_id: int, payload: memoryview, now: float) -> None:
+        size = Window.decode(payload).increment
+        stream = self._find(stream_id, FrameType.RETURN)
+        if stream is not None:
+            stream.receive_window.take_back(size)
 
     def _on_eof(self, stream_id: int, payload: memoryview, now: float) -> None:
         _expect_empty(payload, FrameType.EOF)
         stream = self._find(stream_id, FrameType.EOF)
         if stream is not None:
             self._apply(stream, Signal.RECV_EOF)
+            stream.receive_window.close()
             self._events.append(EofReceived(stream_id))
             self._finish_if_closed(stream)
 
@@ -276,6 +270,7 @@ class Connection:
         elif len(self._streams) > self._settings.max_streams:
             self.refuse(stream_id, ConnectFailReason.BUSY, "too many streams at once")
         else:
+            self._start_window(stream)
             self._events.append(ConnectRequested(stream.id, target))
 
     def _on_connect_ok(self, stream_id: int, payload: memoryview, now: float) -> None:
@@ -331,9 +326,10 @@ class Connection:
         if self.stream_ids_left == 0:
             raise LocalError("the tunnel's stream ids are used up")
         self._last_id += 1
-        self._add_stream(self._last_id, State.CONNECTING, now)
-        self._write_frame(FrameType.CONNECT, self._last_id, Connect(target).encode())
-        return self._last_id
+        stream = self._add_stream(self._last_id, State.CONNECTING, now)
+        self._write_frame(FrameType.CONNECT, stream.id, Connect(target).encode())
+        self._start_window(stream)
+        return stream.id
 
     def accept(self, stream_id: int, address: Target) -> None:
         """Node: the target is connected, at `address`."""
@@ -350,10 +346,10 @@ class Connection:
         self._drop(stream)
         self._write_frame(FrameType.CONNECT_FAIL, stream_id, ConnectFail(reason, detail).encode())
 
-    def send_data(self, stream_id: int, data: Buffer) -> int:
-        """Send bytes; how many of this stream's now wait.
+    def send_data(self, stream_id: int, data: Buffer) -> bool:
+        """Send bytes; whether the caller may go on at once.
 
-        `data` is used or copied before this returns. From `PENDING_HIGH` on the
+        `data` is used or copied before this returns, all of it. After False the
         caller should stop; `StreamWritable` says when to go on. Raises `LocalError`
         for a stream that may not send.
         """
@@ -362,18 +358,15 @@ class Connection:
             self._apply_local(stream, Signal.SEND_DATA)
         if stream.wants_eof or stream.close_when_drained:
             raise LocalError(f"stream {stream_id} has been ended")
-        view = memoryview(data)
-        if not stream.pending:
-            sent = min(len(view), stream.send_window.credit, self._outbox.room)
-            if sent > 0:
-                self._write_data(stream, view[:sent])
-                view = view[sent:]
-        if view:
-            stream.pending.append(bytes(view))
-            stream.pending_size += len(view)
-            self._schedule(stream)
-            stream.throttled = stream.throttled or stream.pending_size >= PENDING_HIGH
-        return stream.pending_size
+        return self._scheduler.offer(stream, data)
+
+    def offer_size(self, stream_id: int) -> int:
+        """Bytes that a source of this stream should read at once, never 0.
+
+        More than that would only be copied and queued.
+        """
+        stream = self._streams.get(stream_id)
+        return PENDING_SMALL if stream is None else self._scheduler.offer_size(stream)
 
     def send_eof(self, stream_id: int) -> None:
         """End our direction of a stream, after all data that waits."""
@@ -405,13 +398,10 @@ class Connection:
     def consume(self, stream_id: int, size: int, now: float) -> None:
         """`size` received bytes are out of our hands: their credit goes back."""
         stream = self._streams.get(stream_id)
-        if stream is None or self._ended:
+        if stream is None or self._ended or stream.state is State.REMOTE_ENDED:
             return
-        settings = self._settings
-        increment = stream.receive_window.consume(
-            size, now, self._liveness.round_trip, settings.max_receive_window, settings.budget
-        )
-        if increment and stream.state is not State.REMOTE_ENDED:
+        increment = stream.receive_window.consume(size, now, self._liveness.round_trip)
+        if increment:
             self._write_frame(FrameType.WINDOW, stream_id, Window(increment).encode())
             if self._liveness.is_stale(now):
                 self.ping(now)
@@ -442,11 +432,21 @@ class Connection:
         return self.next_event_list()
 
     def next_timeout(self) -> float | None:
-        """When `handle_timeout` wants to be called, in the caller's clock; None: never."""
-        return None if self._ended else self._liveness.due
+        """When `handle_timeout` wants to be called, in the caller's clock; None: never.
+
+        Bytes received only move it out, so that one early call does no harm; what makes
+        it sooner sets `timeout_advanced`.
+        """
+        self.timeout_advanced = False
+        if self._ended:
+            return None
+        due = self._liveness.due
+        return due if self._return_due is None else min(due, self._return_due)
 
     def handle_timeout(self, now: float) -> list[Event]:
-        """Act on the time: PING a silent peer, give up one that stays silent."""
+        """Act on the time: return idle credit, PING a silent peer, give up one that stays so."""
+        if not self._ended and self._return_due is not None and now >= self._return_due:
+            self._return_idle_credit(now)
         if not self._ended and now >= self._liveness.due:
             if self._liveness.asked:
                 self._fail(GoAwayReason.PING_TIMEOUT, "no sign of life from the peer")
@@ -461,28 +461,11 @@ class Connection:
 
         Call it after every other call, unless the socket would not take more now.
         """
-        while self._ready and self._outbox.room > 0:
-            self._serve(self._ready.popleft())
+        while (stream := self._scheduler.serve()) is not None:
+            if self._scheduler.resumes(stream):
+                self._events.append(StreamWritable(stream.id))
+            self._settle(stream)
         return self._outbox.take()
-
-    def _serve(self, stream: Stream) -> None:
-        """A stream's turn: one record's worth of its pending data."""
-        stream.scheduled = False
-        limit = min(stream.send_window.credit, MAX_PAYLOAD)
-        while limit and stream.pending:
-            piece = stream.take(limit)
-            limit -= len(piece)
-            self._write_data(stream, piece)
-        if stream.throttled and stream.pending_size <= PENDING_LOW:
-            stream.throttled = False
-            self._events.append(StreamWritable(stream.id))
-        self._schedule(stream)
-        self._settle(stream)
-
-    def _schedule(self, stream: Stream) -> None:
-        if stream.pending and stream.send_window.credit and not stream.scheduled:
-            stream.scheduled = True
-            self._ready.append(stream)
 
     def _settle(self, stream: Stream) -> None:
         """Send the EOF or CLOSE that waited for the pending data, if it is gone."""
@@ -500,10 +483,22 @@ class Connection:
         self._drop(stream)
         self._write_frame(FrameType.CLOSE, stream.id, Close(reason, detail).encode())
 
-    def _write_data(self, stream: Stream, data: Buffer) -> None:
-        """DATA frames for bytes that the credit covers, into the record at hand."""
-        stream.send_window.credit -= len(data)
-        self._outbox.put_data(FrameType.DATA, stream.id, data)
+    def _start_window(self, stream: Stream) -> None:
+        """Grant a new stream more than HELLO did, while there is room for it."""
+        increment = stream.receive_window.start(self._settings.start_window)
+        if increment:
+            self._write_frame(FrameType.WINDOW, stream.id, Window(increment).encode())
+
+    def _return_idle_credit(self, now: float) -> None:
+        """Give back what streams without data do not use, so that others can have it."""
+        self._return_due = None
+        for stream in list(self._streams.values()):
+            window = stream.send_window
+            if window.excess and not stream.wants_eof:
+                if size := window.give_back():
+                    self._write_frame(FrameType.RETURN, stream.id, Window(size).encode())
+                else:
+                    self._return_due = now + WINDOW_IDLE
 
     def _write_frame(self, kind: FrameType, stream_id: int, payload: bytes) -> None:
         self._outbox.put(kind, stream_id, payload)
@@ -513,9 +508,13 @@ class Connection:
     # --- helpers -------------------------------------------------------------
 
     def _add_stream(self, stream_id: int, state: State, now: float) -> Stream:
-        session = self.session
-        stream = Stream(stream_id, state, session.remote.window, session.local.window, now)
-        self._streams[stream_id] = stream
+        session, settings = self.session, self._settings
+        stream = self._streams[stream_id] = Stream(
+            stream_id,
+            state,
+            SendWindow(session.remote.window),
+            ReceiveWindow(session.local.window, settings.max_receive_window, settings.budget, now),
+        )
         return stream
 
     def _find(self, stream_id: int, kind: FrameType) -> Stream | None:
@@ -563,30 +562,27 @@ class Connection:
         self._events.append(StreamClosed(stream.id, reason, detail))
 
     def _drop(self, stream: Stream) -> None:
-        # It may still stand in the ready queue, with nothing left to do there.
         stream.state = State.CLOSED
-        stream.pending.clear()
-        stream.pending_size = 0
-        stream.throttled = False
+        self._scheduler.forget(stream)
         stream.close_when_drained = None
-        stream.receive_window.release(self._settings.budget)
+        stream.receive_window.release()
         del self._streams[stream.id]
 
-    def _fail(self, reason: GoAwayReason, detail: str) -> None:
+    def _fail(self, reason: GoAwayReason, detail: str, frame: str = "") -> None:
         """End the tunnel ourselves, telling the peer why."""
         announced = self._go_away_sent and not reason.is_protocol_error
         self._go_away_sent = True
         self._ended = True  # before the write: what does not fit any more is no new failure
         if not announced:
             self._write_frame(FrameType.GOAWAY, 0, GoAway(reason, 0, detail).encode())
-        self._end(reason, detail)
+        self._end(reason, detail, frame)
 
-    def _end(self, reason: GoAwayReason | None, detail: str) -> None:
+    def _end(self, reason: GoAwayReason | None, detail: str, frame: str = "") -> None:
         self._ended = True
-        self._ready.clear()
+        self._scheduler.clear()
         for stream in list(self._streams.values()):
             self._forget(stream, CloseReason.TUNNEL_LOST, detail)
-        self._events.append(TunnelEnded(reason, detail))
+        self._events.append(TunnelEnded(reason, detail, frame))
 
     def _check_usable(self) -> None:
         if self._ended:
@@ -605,6 +601,7 @@ def _handlers(connection: Connection) -> dict[int, _Handler]:
     both: dict[int, _Handler] = {
         FrameType.DATA: connection._on_data,
         FrameType.WINDOW: connection._on_window,
+        FrameType.RETURN: connection._on_return,
         FrameType.EOF: connection._on_eof,
         FrameType.CLOSE: connection._on_close,
         FrameType.PING: connection._on_ping,

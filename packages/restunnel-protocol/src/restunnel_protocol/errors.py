@@ -106,6 +106,8 @@ class RemoteError(RestunnelError):
         super().__init__(f"{reason.name.lower().replace('_', ' ')}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.frame = ""
+        """The frame that was in error, described for a log; empty if it was no frame yet."""
 
 
 class HandshakeError(RestunnelError):

@@ -90,11 +90,13 @@ class GoAwayReceived(NamedTuple):
 class TunnelEnded(NamedTuple):
     """The tunnel is over; send what `data_to_send` still holds, then close.
 
-    `reason` is None if the peer closed it. Streams were reported before this.
+    `reason` is None if the peer closed it. Streams were reported before this. `frame`
+    says which frame was in error, without its payload: safe to log.
     """
 
     reason: GoAwayReason | None
     detail: str
+    frame: str = ""
 
 
 Event: TypeAlias = (

@@ -38,6 +38,7 @@ class FrameType(IntEnum):
     EOF = 0x22
     WINDOW = 0x23
     STATUS = 0x30
+    RETURN = 0xA3
 
 
 Frame: TypeAlias = tuple[int, int, memoryview]

@@ -101,14 +101,26 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 
 # --- tuning: this implementation's own -------------------------------------------
 
-INITIAL_WINDOW: Final = 256 * 1024
-"""Bytes of credit announced in HELLO: yamux's figure, one page load without waiting."""
+FIRST_WINDOW: Final = 16 * 1024
+"""Bytes of credit announced in HELLO: what each of thousands of streams may cost for sure."""
+
+START_WINDOW: Final = 256 * 1024
+"""Bytes that a window begins with while there is room: one page load without waiting."""
+
+START_SHARE: Final = 64
+"""A new stream may take this part (one in ...) of the room that the budget has left."""
+
+GROWTH_SHARE: Final = 2
+"""The same for a window that doubles."""
+
+WINDOW_IDLE: Final = 10.0
+"""Seconds without data, at least, after which a sender returns credit."""
 
 MAX_RECEIVE_WINDOW: Final = 32 * 1024 * 1024
 """Bytes that one stream's window may grow to: 150 MB/s at 100 ms round trip, with a margin."""
 
 TUNNEL_WINDOW_BUDGET: Final = 64 * 1024 * 1024
-"""Bytes by which all windows of a tunnel together may exceed their initial size."""
+"""Bytes that all windows of a tunnel promise together; first windows alone may exceed it."""
 
 PROCESS_WINDOW_BUDGET: Final = 256 * 1024 * 1024
 """The same for all tunnels of a process."""
@@ -125,6 +137,12 @@ OUTPUT_LIMIT: Final = 4 * 1024 * 1024
 PENDING_HIGH: Final = 128 * 1024
 PENDING_LOW: Final = 32 * 1024
 """Bytes queued on a stream at which its source should stop and may go on."""
+
+PENDING_SMALL: Final = 16 * 1024
+"""Bytes that a source reads at once, and queues, where credit or memory is short."""
+
+PENDING_TOTAL: Final = 16 * 1024 * 1024
+"""Bytes queued on all streams of a tunnel from which on memory is short."""
 
 MAX_OUTSTANDING_PINGS: Final = 4
 """PINGs of ours whose PONG we still remember."""

@@ -15,7 +15,7 @@ from .addresses import Target, decode_target, encode_target
 from .codec import Buffer, Reader, bad_payload, decode_text, encode_text, trim_text
 from .errors import CloseReason, ConnectFailReason, GoAwayReason
 from .limits import (
-    INITIAL_WINDOW,
+    FIRST_WINDOW,
     MAX_DETAIL,
     MAX_NODE_NAME,
     MAX_STATUS,
@@ -38,7 +38,7 @@ class Hello:
     """
 
     timestamp: int
-    window: int = INITIAL_WINDOW
+    window: int = FIRST_WINDOW
     capabilities: int = 0
     minor: int = PROTOCOL_MINOR
     agent: str = ""
@@ -179,7 +179,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """WINDOW: `increment u32`, bytes of credit added for a stream, never 0."""
+    """WINDOW and RETURN: `increment u32`, bytes of credit added or returned, never 0."""
 
     increment: int
 

@@ -10,6 +10,7 @@ the Noise specification, revision 34).
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from enum import Enum
 from struct import Struct
 from typing import Final
@@ -71,6 +72,52 @@ def fastest_suite() -> Suite:
         return best
 
     return min(Suite, key=seconds)
+
+
+class RecordSplitter:
+    """Cuts a stream of bytes into records, whatever the pieces it comes in."""
+
+    __slots__ = ("_partial",)
+
+    def __init__(self) -> None:
+        self._partial = bytearray()
+
+    def feed(self, data: Buffer) -> Iterator[memoryview]:
+        """The ciphertexts that are whole with these bytes; what is not whole is kept.
+
+        They are views into `data` where that is possible. Run it to its end, or use
+        the splitter no more.
+        """
+        view = memoryview(data)
+        position, size = 0, len(view)
+        if self._partial:
+            position = self._complete(view)
+            if len(self._partial) < LENGTH_SIZE or self._missing:
+                return
+            whole, self._partial = self._partial, bytearray()
+            yield memoryview(whole)[LENGTH_SIZE:]
+        while (start := position + LENGTH_SIZE) <= size:
+            end = start + (view[position] << 8 | view[position + 1])
+            if end > size:
+                break
+            yield view[start:end]
+            position = end
+        self._partial += view[position:]
+
+    @property
+    def _missing(self) -> int:
+        """Bytes that the partial record, its length known, still lacks."""
+        return LENGTH_SIZE + (self._partial[0] << 8 | self._partial[1]) - len(self._partial)
+
+    def _complete(self, view: memoryview) -> int:
+        """Add to the partial record what belongs to it; how many bytes that was."""
+        used = min(max(0, LENGTH_SIZE - len(self._partial)), len(view))
+        self._partial += view[:used]
+        if len(self._partial) < LENGTH_SIZE:
+            return used
+        piece = view[used : used + self._missing]
+        self._partial += piece
+        return used + len(piece)
 
 
 class _Direction:

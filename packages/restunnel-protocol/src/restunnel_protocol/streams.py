@@ -50,7 +50,7 @@ class Signal(Enum):
     RECV_EOF = auto()
     RECV_CLOSE = auto()
     WINDOW = auto()
-    """WINDOW in either direction: credit is granted before and after the answer."""
+    """WINDOW or RETURN in either direction: credit is granted before and after the answer."""
 
 
 TRANSITIONS: Final = MappingProxyType(
@@ -128,16 +128,18 @@ class Stream:
         "wants_eof",
     )
 
-    def __init__(self, stream_id: int, state: State, send: int, receive: int, now: float) -> None:
+    def __init__(
+        self, stream_id: int, state: State, send_window: SendWindow, receive_window: ReceiveWindow
+    ) -> None:
         self.id = stream_id
         self.state = state
-        self.send_window = SendWindow(send)
-        self.receive_window = ReceiveWindow(receive, now)
+        self.send_window = send_window
+        self.receive_window = receive_window
         self.pending: deque[Buffer] = deque()
         """Data that waits for credit or for the tunnel; its views are never changed."""
         self.pending_size = 0
         self.scheduled = False
-        """Whether the stream stands in the connection's queue of ready streams."""
+        """Whether the stream stands in the scheduler's queue."""
         self.throttled = False
         """Whether the source was told to stop and waits to hear that it may go on."""
         self.wants_eof = False

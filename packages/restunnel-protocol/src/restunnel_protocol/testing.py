@@ -48,7 +48,14 @@ def connected_pair(
     hub_window: int | None = None,
     node_window: int | None = None,
 ) -> tuple[Connection, Connection]:
-    """A hub's and a node's connection that have exchanged their first records."""
+    """A hub's and a node's connection that have exchanged their first records.
+
+    A window that is given here is all that a new stream gets, unless settings say more.
+    """
+    if hub_settings is None and hub_window is not None:
+        hub_settings = Settings(start_window=hub_window)
+    if node_settings is None and node_window is not None:
+        node_settings = Settings(start_window=node_window)
     hub_session, node_session = handshake_pair(
         suite=suite, hub_window=hub_window, node_window=node_window
     )

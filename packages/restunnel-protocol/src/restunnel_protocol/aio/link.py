@@ -26,7 +26,6 @@ from ..events import (
     StreamWritable,
     TunnelEnded,
 )
-from ..limits import PENDING_HIGH
 from ..messages import Status
 from .sockets import as_transport, receive_buffer, transport_socket, tune_tunnel
 
@@ -115,9 +114,14 @@ class TunnelStream:
         """Send bytes; False asks the caller to stop until `stream_writable`."""
         if self._link.connection.ended:
             return True  # the handler is about to hear of it
-        waiting = self._link.connection.send_data(self.id, data)
+        go_on = self._link.connection.send_data(self.id, data)
         self._link.flush_soon()
-        return waiting < PENDING_HIGH
+        return go_on
+
+    @property
+    def offer_size(self) -> int:
+        """Bytes that a source should read at once to send here."""
+        return self._link.connection.offer_size(self.id)
 
     def send_eof(self) -> None:
         """End our direction after all data that waits."""
@@ -280,13 +284,18 @@ class Link(asyncio.BufferedProtocol):
                 self.bytes_sent += len(record)
                 transport.write(record)
         self._dispatch(self.connection.next_event_list())
+        if self.connection.timeout_advanced:
+            self._arm_timer()
 
     # --- timer -------------------------------------------------------------------
 
     def _arm_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         due = self.connection.next_timeout()
-        # Bytes that arrive only ever move the time out, so one early call re-arms it.
-        self._timer = None if due is None else self._loop.call_at(due, self._on_timer)
+        if due is not None and self._transport is not None:
+            # Bytes that arrive only move the time out; one early call arms it again.
+            self._timer = self._loop.call_at(due, self._on_timer)
 
     def _on_timer(self) -> None:
         self._dispatch(self.connection.handle_timeout(self.time()))
@@ -358,6 +367,9 @@ class Link(asyncio.BufferedProtocol):
         self._owner.go_away_received(self, event)
 
     def _on_ended(self, event: TunnelEnded) -> None:
+        if event.reason is not None and event.reason.is_protocol_error:
+            where = f" in {event.frame}" if event.frame else ""
+            log.warning("%s%s: %s", event.reason.name.lower(), where, event.detail)
         self._end = (event.reason, event.detail)
         transport = self._transport
         if transport is not None and not transport.is_closing():

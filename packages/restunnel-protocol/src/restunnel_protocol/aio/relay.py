@@ -3,6 +3,9 @@
     TCP connection  --buffer_updated-->  stream.send      (paused while the tunnel is full)
     TCP connection  <--transport.write--  stream_data   (credit held while the socket is full)
 
+What the socket does not take at once is kept here in one piece, so that it costs the
+bytes that the stream's window counts and no more, in however small frames it came.
+
 EOF becomes EOF, a reset becomes a reset, in both directions. Until both
 directions have ended, the socket is set so that closing it resets it.
 """
@@ -16,14 +19,13 @@ from ..addresses import Target
 from ..codec import Buffer
 from ..connection import Role
 from ..errors import CloseReason, ConnectFailReason
-from ..limits import OUTPUT_TARGET
+from ..limits import PENDING_SMALL
 from .link import TunnelStream
 from .peer_watch import Watcher
 from .sockets import as_transport, receive_buffer, reset_on_close, transport_socket, tune_proxied
 
-SOCKET_WRITE_HIGH = 128 * 1024
-SOCKET_WRITE_LOW = 32 * 1024
-"""Bytes in the socket's transport at which credit is held back and returned."""
+WRITE_HIGH = 4096
+"""Bytes in the socket's transport at which it is full: small writes still leave together."""
 
 RESET_GRACE = 10.0
 """Seconds that data received before a failure may take to leave before the reset."""
@@ -44,9 +46,11 @@ class Relay(asyncio.BufferedProtocol):
         self._done = done
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        # No more than the connection takes at once: the rest would be copied and queued.
-        self._buffer = receive_buffer()[:OUTPUT_TARGET]
+        self._buffer = receive_buffer()
+        self._small_buffer = self._buffer[:PENDING_SMALL]
+        self._reads_much = False
         self._socket_full = False
+        self._backlog = bytearray()
         self._unconsumed = 0
         self._stream_over = False
         self._resetting: asyncio.TimerHandle | None = None
@@ -87,19 +91,22 @@ class Relay(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = as_transport(transport)
-        transport.set_write_buffer_limits(SOCKET_WRITE_HIGH, SOCKET_WRITE_LOW)
+        transport.set_write_buffer_limits(WRITE_HIGH, 0)
         sock = transport_socket(transport)
         tune_proxied(sock)
         reset_on_close(sock, True)
         self._stream.handler = self
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
+        if self._reads_much:
+            return self._buffer[: self._stream.offer_size]
+        return self._small_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._stream_over:
             return
         self.bytes_received += nbytes
+        self._reads_much = nbytes >= PENDING_SMALL
         if not self._stream.send(self._buffer[:nbytes]):
             self._pause_reading()
 
@@ -118,6 +125,9 @@ class Relay(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._socket_full = False
+        self._write_backlog()
+        if self._socket_full:
+            return
         if self._resetting is not None:
             self._reset()
         elif self._unconsumed and not self._stream_over:
@@ -150,7 +160,10 @@ class Relay(asyncio.BufferedProtocol):
         size = len(data)
         self.bytes_sent += size
         assert self._transport is not None
-        self._transport.write(data)
+        if self._socket_full:
+            self._backlog += data
+        else:
+            self._transport.write(data)
         if self._socket_full:
             self._unconsumed += size
         else:
@@ -158,6 +171,7 @@ class Relay(asyncio.BufferedProtocol):
 
     def stream_eof(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
+            self._write_backlog()
             self._transport.write_eof()
 
     def stream_closed(self, reason: CloseReason | None, detail: str) -> None:
@@ -165,6 +179,7 @@ class Relay(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        self._write_backlog()
         if reason in (None, CloseReason.NORMAL):
             reset_on_close(transport_socket(transport), False)
             transport.close()
@@ -180,6 +195,11 @@ class Relay(asyncio.BufferedProtocol):
             return
         self._peer.stop()
         self._transport.resume_reading()
+
+    def _write_backlog(self) -> None:
+        if self._backlog and self._transport is not None:
+            backlog, self._backlog = self._backlog, bytearray()
+            self._transport.write(backlog)
 
     def _pause_reading(self) -> None:
         if self._transport is not None:
