@@ -16,6 +16,9 @@ RECEIVE_BUFFER_SIZE: Final = 256 * 1024
 NOTSENT_LOWAT: Final = 128 * 1024
 """Bytes that the kernel may hold unsent on a tunnel: what a small request waits behind."""
 
+PROXIED_NOTSENT_LOWAT: Final = 256 * 1024
+"""The same towards a client or target: one that stalls would keep megabytes in the kernel."""
+
 KEEPALIVE_IDLE: Final = 60
 """Seconds without traffic before TCP probes whether the other end still exists."""
 
@@ -51,6 +54,7 @@ def tune_proxied(sock: socket.socket) -> None:
     """Options for a connection to a client or a target."""
     _set(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     keep_alive(sock, TCP_KEEPIDLE=KEEPALIVE_IDLE)
+    _set_named(sock, "TCP_NOTSENT_LOWAT", PROXIED_NOTSENT_LOWAT)
 
 
 def keep_alive(sock: socket.socket, **options: int) -> None:
