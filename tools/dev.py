@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -29,6 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".dev"
 PACKAGES = ("restunnel-protocol", "restunnel-hub", "restunnel-node")
 TOOLS = ("hatch>=1.16",)  # the first with workspaces
+BRANCH_COVERAGE = 98
+"""Percent of the protocol package's branches that its own tests must reach."""
+
 DEBIAN_PACKAGES = {"curl": "curl", "chromedriver": "chromium-driver"}
 """Programs that tests use, and the Debian packages that have them."""
 
@@ -89,8 +93,29 @@ def run_tests(arguments: argparse.Namespace) -> int:
     status = run_lint(arguments)
     if status:
         return status
-    selection = [] if arguments.slow else ["-m", "not slow"]
-    return hatch("run", "pytest", "-n", "auto", "--dist", "loadgroup", *selection, *arguments.rest)
+    pytest = ["run", "pytest", "-n", "auto", "--dist", "loadgroup"]
+    pytest += [] if arguments.slow else ["-m", "not slow"]
+    if arguments.rest:
+        return hatch(*pytest, *arguments.rest)
+    return (
+        hatch(*pytest, "tests/protocol", *coverage_options())
+        or check_coverage()
+        or hatch(*pytest, "--ignore=tests/protocol")
+    )
+
+
+def coverage_options() -> list[str]:
+    """Have pytest measure what the protocol package's own tests reach."""
+    report = f"--cov-report=json:{STATE / 'coverage.json'}"
+    return ["--cov=restunnel_protocol", "--cov-branch", report]
+
+
+def check_coverage() -> int:
+    """Whether they reach enough of its branches."""
+    totals = json.loads((STATE / "coverage.json").read_text())["totals"]
+    percent = 100 * totals["covered_branches"] / totals["num_branches"]
+    say(f"tests/protocol reaches {percent:.1f} % of the protocol package's branches")
+    return int(percent < BRANCH_COVERAGE)
 
 
 def run_lint(arguments: argparse.Namespace) -> int:

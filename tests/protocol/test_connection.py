@@ -409,6 +409,38 @@ def test_sources_are_asked_for_little_while_much_waits():
     assert hub.offer_size(late) > PENDING_SMALL
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        (FrameType.DATA, b"x"),
+        (FrameType.WINDOW, Window(1).encode()),
+        (FrameType.RETURN, Window(1).encode()),
+        (FrameType.EOF, b""),
+        (FrameType.CLOSE, Close(CloseReason.RESET).encode()),
+        (FrameType.CONNECT_OK, ConnectOk(ADDRESS).encode()),
+        (FrameType.CONNECT_FAIL, ConnectFail(ConnectFailReason.BUSY).encode()),
+    ],
+)
+def test_frames_for_a_stream_that_is_over_are_dropped(frame):
+    hub, node = connected_pair()
+    stream_id = open_stream(hub, node)
+    hub.close_stream(stream_id, CloseReason.CANCELLED)
+    kind, payload = frame
+    assert inject(node, hub, encode_frame(kind, stream_id, payload)) == []
+    assert not hub.ended
+
+
+def test_an_empty_piece_of_data_means_nothing():
+    hub, node = connected_pair()
+    stream_id = open_stream(hub, node)
+    assert inject(hub, node, encode_frame(FrameType.DATA, stream_id)) == []
+
+
+def test_an_answer_to_a_ping_that_was_not_sent_means_nothing():
+    hub, node = connected_pair()
+    assert inject(hub, node, encode_frame(FrameType.PONG, 0, b"whatever")) == []
+
+
 def test_a_small_piece_does_not_keep_its_record_in_memory():
     hub, node = connected_pair()
     stream_id = open_stream(hub, node)

@@ -146,6 +146,45 @@ def test_frames_out_of_place_in_message_1_are_met_with_silence(frames):
         read(initiator(padding=frames).write_message_1())
 
 
+def raw_message_1(payload: bytes) -> bytes:
+    """Message 1 with any payload, good in all else."""
+    from restunnel_protocol.noise import _start, compute_mac1, mac1_key
+
+    suite = Suite.AESGCM_SHA256
+    fixed = PrivateKey.generate()
+    with pytest.warns(UserWarning, match="ephemeral"):
+        noise = _start(suite, NODE, initiator=True, remote=HUB.public, ephemeral=fixed)
+    message = bytes(noise.write_message(payload))
+    assert message.startswith(fixed.public.raw)
+    length = (16 + len(message)).to_bytes(2, "big")
+    return length + compute_mac1(mac1_key(HUB.public, suite), length, message) + message
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\x05",
+        encode_frame(FrameType.PADDING, 0, b"x"),
+        encode_frame(FrameType.ENROLL, 0, bytes(33)) + encode_frame(FrameType.HELLO, 0, bytes(19)),
+        encode_frame(FrameType.HELLO, 0, bytes(5)),
+        encode_frame(FrameType.HELLO, 0, bytes(19)) + encode_frame(FrameType.ENROLL, 0, bytes(5)),
+    ],
+)
+def test_payloads_without_a_sound_hello_are_met_with_silence(payload):
+    with pytest.raises(HandshakeError):
+        read(raw_message_1(payload))
+
+
+@pytest.mark.parametrize("payload", [b"\x05", encode_frame(FrameType.HELLO, 0, bytes(5))])
+def test_an_answer_of_the_hub_that_makes_no_sense_is_refused(payload):
+    node = initiator()
+    request = read(node.write_message_1())
+    message = bytes(request._noise.write_message(payload))
+    with pytest.raises(HandshakeError):
+        node.receive_data(len(message).to_bytes(2, "big") + message)
+
+
 def test_ignorable_frames_in_message_1_are_ignored():
     padding = encode_frame(0x80, 0, b"later") + encode_frame(FrameType.PADDING, 0, bytes(9))
     assert read(initiator(padding=padding).write_message_1()).hello.timestamp == 7

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from restunnel_protocol import GoAwayReason, LocalError, RemoteError, Suite, records
 from restunnel_protocol.limits import MAX_PLAINTEXT, MAX_RECORD
-from restunnel_protocol.records import RecordOpener, RecordSealer, fastest_suite
+from restunnel_protocol.records import RecordOpener, RecordSealer, RecordSplitter, fastest_suite
 
 suites = pytest.mark.parametrize("suite", Suite)
 
@@ -73,3 +73,20 @@ def test_rekey_is_noises(suite):
 
 def test_the_fastest_suite_is_one_of_them():
     assert fastest_suite() in Suite
+
+
+@given(st.lists(st.binary(max_size=50), max_size=10), st.data())
+def test_records_are_found_again_whatever_the_pieces_they_come_in(ciphertexts, data):
+    wire = b"".join(len(c).to_bytes(2, "big") + c for c in ciphertexts)
+    splitter, found = RecordSplitter(), []
+    while wire:
+        size = data.draw(st.integers(1, len(wire)))
+        found += [bytes(record) for record in splitter.feed(wire[:size])]
+        wire = wire[size:]
+    assert found == ciphertexts
+
+
+def test_a_record_may_come_byte_by_byte():
+    splitter = RecordSplitter()
+    found = [list(splitter.feed(bytes((byte,)))) for byte in b"\0\2ab\0\0\0\1c"]
+    assert [len(records) for records in found] == [0, 0, 0, 1, 0, 1, 0, 0, 1]

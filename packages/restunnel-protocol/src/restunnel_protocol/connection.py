@@ -165,6 +165,8 @@ class Connection:
         error of the peer is reported as `TunnelEnded`, never raised.
         """
         if not self._ended:
+            # Once the peer has answered, its next silence counts from now.
+            self.timeout_advanced = self.timeout_advanced or self._liveness.asked
             self._liveness.received(now)
             try:
                 for ciphertext in self._splitter.feed(data):
@@ -434,8 +436,8 @@ class Connection:
     def next_timeout(self) -> float | None:
         """When `handle_timeout` wants to be called, in the caller's clock; None: never.
 
-        Bytes received only move it out, so that one early call does no harm; what makes
-        it sooner sets `timeout_advanced`.
+        Most bytes received only move it out, so that one early call does no harm; what
+        makes it sooner sets `timeout_advanced`.
         """
         self.timeout_advanced = False
         if self._ended:

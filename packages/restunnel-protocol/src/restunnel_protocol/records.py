@@ -132,11 +132,6 @@ class _Direction:
         self._pack = suite.nonce.pack
         self._counter = 0
 
-    @property
-    def records(self) -> int:
-        """Records that have passed so far."""
-        return self._counter
-
     def _advance(self) -> None:
         self._counter += 1
         if self._counter % REKEY_AFTER_RECORDS == 0:

@@ -256,8 +256,7 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if self._timer is not None:
-            self._timer.cancel()
+        self._cancel_timer()
         self._dispatch(self.connection.receive_eof())
         assert self._end is not None
         reason, detail = self._end
@@ -289,9 +288,12 @@ class Link(asyncio.BufferedProtocol):
 
     # --- timer -------------------------------------------------------------------
 
-    def _arm_timer(self) -> None:
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+    def _arm_timer(self) -> None:
+        self._cancel_timer()
         due = self.connection.next_timeout()
         if due is not None and self._transport is not None:
             # Bytes that arrive only move the time out; one early call arms it again.

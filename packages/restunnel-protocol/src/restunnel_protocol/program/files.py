@@ -42,7 +42,8 @@ def read_private(path: Path) -> bytes:
     by others, a link, not a file, or cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | _OPEN_FLAGS)
+        # O_NONBLOCK: a named pipe in the place of the file must not stop us.
+        descriptor = os.open(path, os.O_RDONLY | _OPEN_FLAGS | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -50,10 +51,11 @@ def read_private(path: Path) -> bytes:
             f"cannot read {path}: {describe_os_error(error)}",
             hint="the file must belong to the user who runs this, with mode 600",
         ) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise ProgramError(f"cannot read {path}: not a regular file")
     with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ProgramError(f"cannot read {path}: not a regular file")
         if os.name == "posix" and stat.S_IMODE(status.st_mode) & 0o077:
             raise ProgramError(
                 f"cannot use {path}: other users can read it", hint=f"chmod 600 {path}"
