@@ -33,7 +33,11 @@ TOOLS = ("hatch>=1.16",)  # the first with workspaces
 BRANCH_COVERAGE = 98
 """Percent of the protocol package's branches that its own tests must reach."""
 
-DEBIAN_PACKAGES = {"curl": "curl", "chromedriver": "chromium-driver"}
+DEBIAN_PACKAGES = {
+    "curl": "curl",
+    "chromedriver": "chromium-driver",
+    "faketime": "faketime",
+}
 """Programs that tests use, and the Debian packages that have them."""
 
 

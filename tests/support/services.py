@@ -49,6 +49,16 @@ def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIEN
     return value
 
 
+def faketime(offset: str) -> dict[str, str]:
+    """An environment in which a program's wall clock is off by `offset` (as in `-1d`)."""
+    listing = subprocess.run(
+        ["faketime", "-f", offset, "env"], capture_output=True, text=True, check=True
+    ).stdout
+    lines = (line.partition("=") for line in listing.splitlines())
+    found = {name: value for name, _, value in lines if name in ("LD_PRELOAD", "FAKETIME")}
+    return {**found, "DONT_FAKE_MONOTONIC": "1"}
+
+
 class Service:
     """A hub or node process. Its stderr goes to a file."""
 
@@ -111,6 +121,13 @@ class Service:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+
+def memory(service: Service) -> int:
+    """Resident bytes of a running service."""
+    assert service.process is not None
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if "VmRSS" in line)
 
 
 class Hub(Service):

@@ -7,13 +7,12 @@ import contextlib
 import hashlib
 import socket
 import time
-from pathlib import Path
 
 import pytest
 import uvloop
 
 from support.origin import origin, pattern_digest
-from support.services import PATIENCE, Service, read_exactly, socks_connect, wait_until
+from support.services import PATIENCE, memory, read_exactly, socks_connect, wait_until
 
 STALLED = 1000
 SIZE = 700_000
@@ -28,12 +27,6 @@ TRICKLE = 16 * 1024 * 1024
 
 OVERHEAD = 48 * 1024
 """Bytes a stream may cost beside what its window counts: sockets, relays, dispatch."""
-
-
-def memory(service: Service) -> int:
-    """Resident bytes of a running service."""
-    status = Path(f"/proc/{service.process.pid}/status").read_text()
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if "VmRSS" in line)
 
 
 def stalled_client(address: tuple[str, int], port: int, size: int = SIZE) -> socket.socket:

@@ -1,6 +1,7 @@
 """The tunnel port's silence: who is a stranger learns nothing, not even by a close.
 
-Every accepted socket is read without a transport, task or timer around it. As
+Every accepted socket is read without a transport, task or timer around it, and time
+for strangers is budgeted. As
 long as its bytes may still become a message 1 they are kept, `MAX_MESSAGE_1` at
 most; from the first wrong byte on everything is read and thrown away. Only a
 message 1 whose mac1 is right leaves here. A hub never sends to a stranger and
@@ -14,6 +15,7 @@ import asyncio
 import errno
 import logging
 import socket
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -23,19 +25,23 @@ from restunnel_protocol.limits import LENGTH_SIZE, MAX_MESSAGE_1
 from restunnel_protocol.noise import Responder, message_1_length
 from restunnel_protocol.records import Suite
 
+from .crowd import Crowd
+
 log = logging.getLogger(__name__)
 
 ACCEPT_BURST: Final = 64
 """Connections accepted in one turn of the loop, so that tunnels get theirs."""
 
+ACCEPT_WINDOW: Final = 0.1
+ACCEPT_SHARE: Final = 0.3
+"""In each window of so many seconds this part at most goes into strangers; past that the
+kernel's queue fills, and the kernel drops in silence."""
+
 ACCEPT_PAUSE: Final = 0.25
 """Seconds without accepting when descriptors are short; the kernel's queue holds or drops."""
 
-READ_BURST: Final = 16
-"""Reads of a stranger's bytes in one turn."""
-
-BACKLOG: Final = 1024
-"""Connections that the kernel keeps for us."""
+BACKLOG: Final = 4096
+"""Connections that the kernel keeps for us: half a second of a flood."""
 
 HALF_CLOSED_SHARE: Final = 0.25
 """Part of what strangers may hold that peers who have ended their side may take.
@@ -77,6 +83,9 @@ class Doorkeeper:
         self._loop = asyncio.get_running_loop()
         self._listeners: list[socket.socket] = []
         self._visitors: dict[int, Visitor] = {}
+        self._crowd = Crowd(self._loop, self._read)
+        self._window_ends = 0.0
+        self._spent = 0.0
         self._half_closed: dict[int, socket.socket] = {}
         self._paused: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -90,6 +99,7 @@ class Doorkeeper:
         """Accept on a bound socket."""
         sock.listen(BACKLOG)
         sock.setblocking(False)
+        keep_alive(sock, **KEEPALIVE)  # accepted sockets inherit it
         self._listeners.append(sock)
         self._loop.add_reader(sock, self._accept, sock)
         if self._sweeper is None:
@@ -103,24 +113,35 @@ class Doorkeeper:
         for listener in self._listeners:
             self._loop.remove_reader(listener)
             listener.close()
-        for visitor in list(self._visitors.values()):
-            self._loop.remove_reader(visitor.sock)
+        self._crowd.close()
+        for visitor in self._visitors.values():
             visitor.sock.close()
         for sock in self._half_closed.values():
             sock.close()
 
     def turn_away(self, sock: socket.socket) -> None:
         """Take back a socket that `admit` got: a stranger after all."""
-        visitor = Visitor(sock)
-        visitor.discarding = True
-        self._watch(visitor)
+        self._watch(Visitor(sock, None))
 
     # --- accepting -------------------------------------------------------------------
 
     def _accept(self, listener: socket.socket) -> None:
+        started = self._loop.time()
+        if started >= self._window_ends:
+            self._window_ends = started + ACCEPT_WINDOW
+            self._spent = 0.0
+        self._accept_some(listener)
+        self._charge(started)
+        if self._spent > ACCEPT_WINDOW * ACCEPT_SHARE:
+            self._pause(max(0.0, self._window_ends - self._loop.time()))
+
+    def _charge(self, started: float) -> None:
+        self._spent += time.monotonic() - started
+
+    def _accept_some(self, listener: socket.socket) -> None:
         for _ in range(ACCEPT_BURST):
             if self.held >= self._max_held:
-                self._pause()
+                self._pause(ACCEPT_PAUSE)
                 return
             try:
                 sock, _ = listener.accept()
@@ -129,18 +150,17 @@ class Doorkeeper:
             except OSError as error:
                 if error.errno not in _GONE:  # out of descriptors or memory
                     log.warning("accepting pauses: %s", error)
-                    self._pause()
+                    self._pause(ACCEPT_PAUSE)
                     return
                 continue
             sock.setblocking(False)
-            keep_alive(sock, **KEEPALIVE)
-            self._watch(Visitor(sock))
+            self._watch(Visitor(sock, b""))
 
-    def _pause(self) -> None:
+    def _pause(self, seconds: float) -> None:
         if self._paused is None:
             for listener in self._listeners:
                 self._loop.remove_reader(listener)
-            self._paused = self._loop.call_later(ACCEPT_PAUSE, self._resume)
+            self._paused = self._loop.call_later(seconds, self._resume)
 
     def _resume(self) -> None:
         self._paused = None
@@ -151,48 +171,44 @@ class Doorkeeper:
 
     def _watch(self, visitor: Visitor) -> None:
         self._visitors[visitor.sock.fileno()] = visitor
-        self._loop.add_reader(visitor.sock, self._read, visitor)
+        self._crowd.add(visitor.sock)
 
     def _release(self, visitor: Visitor) -> None:
-        self._loop.remove_reader(visitor.sock)
+        self._crowd.remove(visitor.sock)
         del self._visitors[visitor.sock.fileno()]
 
-    def _read(self, visitor: Visitor) -> None:
-        for _ in range(READ_BURST):
-            try:
-                count = visitor.sock.recv_into(_scrap)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:  # reset by the peer, or given up by keep-alive: it went first
-                self._release(visitor)
-                visitor.sock.close()
-                return
-            if count == 0:
-                self._release(visitor)
-                self._hold(visitor.sock)
-                return
-            if not visitor.discarding and self._take(visitor, count):
-                return
+    def _read(self, descriptor: int) -> None:
+        visitor = self._visitors[descriptor]
+        started = time.monotonic()
+        try:
+            count = visitor.sock.recv_into(_scrap)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:  # reset by the peer, or given up by keep-alive: it went first
+            self._release(visitor)
+            visitor.sock.close()
+            return
+        if count == 0:
+            self._release(visitor)
+            self._hold(visitor.sock)
+        elif visitor.received is not None:
+            self._take(visitor, visitor.received, count)
+        self._charge(started)
 
-    def _take(self, visitor: Visitor, count: int) -> bool:
-        """Bytes of what may be a message 1; True if the visitor was admitted."""
-        received = visitor.received
+    def _take(self, visitor: Visitor, received: bytes, count: int) -> None:
+        """Bytes of what may be a message 1; admit the visitor if they are."""
         received += memoryview(_scrap)[: min(count, LENGTH_SIZE + MAX_MESSAGE_1 + 1)]
-        if len(received) < LENGTH_SIZE:
-            return False
-        length = message_1_length(received)
+        length = message_1_length(received) if len(received) >= LENGTH_SIZE else MAX_MESSAGE_1
         if length is not None and len(received) < LENGTH_SIZE + length:
-            return False
-        visitor.received = bytearray()
-        visitor.discarding = True
+            visitor.received = received
+            return
+        visitor.received = None
         if length is None or len(received) > LENGTH_SIZE + length:
-            return False
+            return
         suite = self._responder.recognise(received)
-        if suite is None:
-            return False
-        self._release(visitor)
-        self._admit(visitor.sock, bytes(received), suite, _peer(visitor.sock))
-        return True
+        if suite is not None:
+            self._release(visitor)
+            self._admit(visitor.sock, received, suite, _peer(visitor.sock))
 
     # --- peers that have half-closed -----------------------------------------------------
 
@@ -212,14 +228,16 @@ class Doorkeeper:
 
 
 class Visitor:
-    """An accepted socket that has not proved anything."""
+    """An accepted socket that has not proved anything.
 
-    __slots__ = ("discarding", "received", "sock")
+    `received` may still become a message 1; None: no more, and all else is thrown away.
+    """
 
-    def __init__(self, sock: socket.socket) -> None:
+    __slots__ = ("received", "sock")
+
+    def __init__(self, sock: socket.socket, received: bytes | None) -> None:
         self.sock = sock
-        self.received = bytearray()
-        self.discarding = False
+        self.received = received
 
 
 def _peer(sock: socket.socket) -> str:
