@@ -6,6 +6,7 @@
     python3 tools/dev.py lint            the gates alone
     python3 tools/dev.py fix             format, and mend what the linter can
     python3 tools/dev.py build           wheels and sdists into dist/
+    python3 tools/dev.py bench [...]     compare with other tunnels (tools/bench)
     python3 tools/dev.py run ARGS...     a command in the workspace's environment
 
 Needs Python 3.11 or newer and a way to the package index. Makes its environments
@@ -40,6 +41,14 @@ DEBIAN_PACKAGES = {
 }
 """Programs that tests use, and the Debian packages that have them."""
 
+BENCH_PACKAGES = {
+    "sshd": "openssh-server",
+    "ss-local": "shadowsocks-libev",
+    "v2ray": "v2ray",
+    "microsocks": "microsocks",
+}
+"""The same for the subjects of the bench."""
+
 
 def main() -> int:
     """Run one command; its exit status."""
@@ -61,15 +70,17 @@ def main() -> int:
         ("build", "wheels and sdists into dist/", run_build),
     ):
         commands.add_parser(name, help=text).set_defaults(command=command)
+    bench = commands.add_parser("bench", help="compare with other tunnels", add_help=False)
+    bench.set_defaults(command=run_bench)
     run = commands.add_parser("run", help="a command in the workspace's environment")
     run.add_argument("rest", nargs=argparse.REMAINDER, metavar="ARGS")
     run.set_defaults(command=run_in_workspace)
     os.environ.setdefault("UV_SYSTEM_CERTS", "1")  # trust what the system trusts, as git does
     arguments, rest = parser.parse_known_args()
-    if rest and arguments.command is not run_tests:
-        parser.error("unknown arguments: " + " ".join(rest))
-    if arguments.command is run_tests:
+    if arguments.command in (run_tests, run_bench):
         arguments.rest = rest
+    elif rest:
+        parser.error("unknown arguments: " + " ".join(rest))
     return int(arguments.command(arguments))
 
 
@@ -93,7 +104,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
 
 def run_tests(arguments: argparse.Namespace) -> int:
     """The gates, then pytest on all cores."""
-    install_debian_packages()
+    install_debian_packages(DEBIAN_PACKAGES)
     status = run_lint(arguments)
     if status:
         return status
@@ -136,6 +147,12 @@ def run_build(arguments: argparse.Namespace) -> int:
     """Wheels and sdists of the three packages."""
     build(ROOT / "dist", "wheel", "sdist")
     return 0
+
+
+def run_bench(arguments: argparse.Namespace) -> int:
+    """The bench, with whichever of its subjects are installed."""
+    install_debian_packages(BENCH_PACKAGES)
+    return hatch("run", "python", str(ROOT / "tools" / "bench" / "bench.py"), *arguments.rest)
 
 
 def run_in_workspace(arguments: argparse.Namespace) -> int:
@@ -200,9 +217,10 @@ def make_environment(path: Path, *options: str) -> Path:
     return path / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def install_debian_packages() -> None:
-    """What tests use and the system lacks, where we may; without it those tests skip."""
-    missing = [package for program, package in DEBIAN_PACKAGES.items() if not shutil.which(program)]
+def install_debian_packages(wanted: dict[str, str]) -> None:
+    """What is used and the system lacks, where we may; without it that part is left out."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin"
+    missing = [name for program, name in wanted.items() if not shutil.which(program, path=path)]
     if not missing or not shutil.which("apt-get") or os.geteuid() != 0:
         return
     say("installing " + ", ".join(missing))
@@ -212,7 +230,7 @@ def install_debian_packages() -> None:
         ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *missing],
     ):
         if subprocess.call(command, stdout=subprocess.DEVNULL, env=environment):
-            say("that did not work; tests that need them will skip")
+            say("that did not work; what needs them is left out")
             return
 
 

@@ -1,0 +1,3 @@
+module restunnel.example/load
+
+go 1.22
