@@ -14,9 +14,11 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 from restunnel_protocol import Endpoint, PrivateKey
 from restunnel_protocol.addresses import join_host_port
+from restunnel_protocol.aio.sockets import tune_proxied
 from restunnel_protocol.program.errors import ExitCode, ProgramError
 from restunnel_protocol.program.files import lock, read_private, write_private
 from restunnel_protocol.program.keyfile import parse_key
@@ -32,6 +34,9 @@ from .proxy import ProxyServer
 from .registry import Registry
 from .store import Store, StoreThread
 from .tunnels import TunnelServer, TunnelTimes
+
+if TYPE_CHECKING:  # what it imports takes half a second
+    from .web import WebServer
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +66,6 @@ async def run(load: Callable[[], Config], ready_fd: int | None) -> int:
             hub = Hub(config, key, store, sockets)
             signals.on_hangup(lambda: hub.reload(load))
             async with hub.serving():
-                for name, address in hub.listeners.items():
-                    print(f"listening {name} {address}", file=sys.stderr, flush=True)
                 announce_ready(ready_fd)
                 await signals.first.wait()
                 notify("STOPPING=1")
@@ -102,6 +105,7 @@ class Hub:
     ) -> None:
         self.config = config
         self._sockets = sockets
+        self._servers: list[asyncio.Server] = []
         # Names for people: SOCKS5 is what the port speaks.
         self.listeners = {
             {"socks": "socks5"}.get(name, name): _name(sock) for name, sock in sockets.items()
@@ -145,34 +149,50 @@ class Hub:
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        """Serve within the block."""
+        """Serve within the block. Nodes and clients come first, the dashboard a little later."""
+        self._tunnels.listen(self._sockets["tunnel"])
+        self._announce("tunnel")
+        await self._serve_proxies()
+        web: tuple[WebServer, ...] = ()
+        try:
+            # Half a second of imports, during which the loop goes on.
+            web = control, pages = await asyncio.to_thread(self._make_web)
+            await control.start(bind_unix(self.config.paths.socket))
+            await pages.start(self._sockets["dashboard"])
+            self._announce("dashboard")
+            yield
+        finally:
+            for server in self._servers:
+                server.close()
+            for website in web:
+                await website.stop()
+            self.config.paths.socket.unlink(missing_ok=True)
+            self._proxy.abort()
+            await self._tunnels.close()
+
+    async def _serve_proxies(self) -> None:
+        loop = asyncio.get_running_loop()
+        for name, factory in (("socks", self._proxy.socks), ("http", self._proxy.http)):
+            sock = self._sockets[name]
+            tune_proxied(sock)
+            self._servers.append(
+                await loop.create_server(factory, sock=sock, backlog=PROXY_BACKLOG)
+            )
+            self._announce({"socks": "socks5"}.get(name, name))
+
+    def _make_web(self) -> tuple[WebServer, WebServer]:
+        """What serves the control socket, and what serves the dashboard."""
         from .api import control_app
         from .dashboard import Dashboard
         from .web import WebServer
 
-        loop = asyncio.get_running_loop()
         dashboard = Dashboard(self._operations, self.listeners["dashboard"])
-        control = WebServer(control_app(self._operations, dashboard.new_login))
-        pages = WebServer(dashboard.app)
-        control_socket = bind_unix(self.config.paths.socket)
-        proxies = [
-            await loop.create_server(factory, sock=self._sockets[name], backlog=PROXY_BACKLOG)
-            for name, factory in (("socks", self._proxy.socks), ("http", self._proxy.http))
-        ]
-        self._servers = proxies
-        self._tunnels.listen(self._sockets["tunnel"])
-        try:
-            await control.start(control_socket)
-            await pages.start(self._sockets["dashboard"])
-            yield
-        finally:
-            for server in proxies:
-                server.close()
-            await control.stop()
-            await pages.stop()
-            self.config.paths.socket.unlink(missing_ok=True)
-            self._proxy.abort()
-            await self._tunnels.close()
+        control = control_app(self._operations, dashboard.new_login)
+        return WebServer(control), WebServer(dashboard.app)
+
+    def _announce(self, name: str) -> None:
+        """Tell whoever started us that a listener accepts."""
+        print(f"listening {name} {self.listeners[name]}", file=sys.stderr, flush=True)
 
     async def drain(self) -> None:
         """Take nothing new, and wait for every client to finish."""

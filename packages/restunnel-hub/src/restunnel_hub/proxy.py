@@ -11,7 +11,7 @@ from typing import Protocol
 
 from restunnel_protocol import CloseReason, ConnectFailReason, Target
 from restunnel_protocol.aio import Relay, TunnelStream
-from restunnel_protocol.aio.sockets import as_transport, transport_socket, tune_proxied
+from restunnel_protocol.aio.sockets import as_transport
 
 from .clients import Clients, Farewell
 from .http_forward import HttpForward
@@ -95,7 +95,6 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = as_transport(transport)
-        tune_proxied(transport_socket(transport))
         self._clients.enter(self)
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(NEGOTIATION_TIMEOUT, transport.close)

@@ -13,6 +13,7 @@ from aiohappyeyeballs import start_connection
 
 from restunnel_protocol import ConnectFailReason, ExitPolicy, Target
 from restunnel_protocol.addresses import IPAddress
+from restunnel_protocol.aio.sockets import tune_proxied
 
 from .resolver import AddressInfo, Resolver
 
@@ -83,7 +84,7 @@ class Dialer:
             infos = self._permitted(target, await self._addresses(target))
             sock = await self._connect(infos)
             try:
-                return sock, self._check_peer(sock, target)
+                return sock, self._check_peer(sock, target, infos)
             except BaseException:
                 sock.close()
                 raise
@@ -127,7 +128,10 @@ class Dialer:
                 if len(infos) == 1:
                     return await _connect_one(infos[0])
                 return await start_connection(
-                    infos, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY, interleave=1
+                    infos,
+                    happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY,
+                    interleave=1,
+                    socket_factory=_make_socket,
                 )
         except TimeoutError as error:
             raise DialError(ConnectFailReason.TIMEOUT, "the target does not answer") from error
@@ -135,12 +139,16 @@ class Dialer:
             reason = _REASONS.get(error.errno or 0, ConnectFailReason.GENERAL)
             raise DialError(reason, _plain(error)) from error
 
-    def _check_peer(self, sock: socket.socket, target: Target) -> Target:
-        """The address at the other end, judged once more as it really is."""
+    def _check_peer(
+        self, sock: socket.socket, target: Target, judged: list[AddressInfo]
+    ) -> Target:
+        """The address at the other end, judged once more if it is none that was judged."""
         try:
             address = sock.getpeername()
         except OSError as error:
             raise DialError(ConnectFailReason.REFUSED, _plain(error)) from error
+        if any(info[4][:2] == address[:2] for info in judged):
+            return Target(ip_address(address[0].partition("%")[0]), target.port)
         peer = Target(ip_address(address[0].partition("%")[0]), target.port)
         assert not isinstance(peer.host, str)
         name = target.host if isinstance(target.host, str) else None
@@ -150,11 +158,17 @@ class Dialer:
         return peer
 
 
-async def _connect_one(info: AddressInfo) -> socket.socket:
-    family, kind, proto, _, address = info
+def _make_socket(info: AddressInfo) -> socket.socket:
+    family, kind, proto, _, _ = info
     sock = socket.socket(family, kind, proto)
+    sock.setblocking(False)
+    tune_proxied(sock)
+    return sock
+
+
+async def _connect_one(info: AddressInfo) -> socket.socket:
+    sock, address = _make_socket(info), info[4]
     try:
-        sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, address)
     except BaseException:
         sock.close()

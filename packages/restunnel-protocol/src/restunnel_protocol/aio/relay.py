@@ -22,7 +22,7 @@ from ..errors import CloseReason, ConnectFailReason
 from ..limits import PENDING_SMALL
 from .link import TunnelStream
 from .peer_watch import Watcher
-from .sockets import as_transport, receive_buffer, reset_on_close, transport_socket, tune_proxied
+from .sockets import as_transport, receive_buffer, reset_on_close, transport_socket
 
 WRITE_HIGH = 4096
 """Bytes in the socket's transport at which it is full: small writes still leave together."""
@@ -35,8 +35,8 @@ class Relay(asyncio.BufferedProtocol):
     """Protocol of the TCP connection and handler of the stream at once.
 
     Give it to `create_connection`, or call `attach` with a transport that already
-    exists; then it becomes the stream's handler. `done` is called once, when the
-    TCP connection is closed.
+    exists; then it becomes the stream's handler. Its socket is to be tuned before that
+    (`tune_proxied`). `done` is called once, when the TCP connection is closed.
     """
 
     def __init__(self, stream: TunnelStream, done: Callable[[Relay], None]) -> None:
@@ -92,9 +92,7 @@ class Relay(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = as_transport(transport)
         transport.set_write_buffer_limits(WRITE_HIGH, 0)
-        sock = transport_socket(transport)
-        tune_proxied(sock)
-        reset_on_close(sock, True)
+        reset_on_close(transport_socket(transport), True)
         self._stream.handler = self
 
     def get_buffer(self, sizehint: int) -> memoryview:
