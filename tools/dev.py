@@ -108,15 +108,16 @@ def run_tests(arguments: argparse.Namespace) -> int:
     status = run_lint(arguments)
     if status:
         return status
-    pytest = ["run", "pytest", "-n", "auto", "--dist", "loadgroup"]
-    pytest += [] if arguments.slow else ["-m", "not slow"]
+    pytest = ["run", "pytest"]
+    side_by_side = [*pytest, "-n", "auto", "--dist", "loadgroup"]
+    pace = "" if arguments.slow else " and not slow"
     if arguments.rest:
-        return hatch(*pytest, *arguments.rest)
-    return (
-        hatch(*pytest, "tests/protocol", *coverage_options())
-        or check_coverage()
-        or hatch(*pytest, "--ignore=tests/protocol")
-    )
+        selection = [] if arguments.slow else ["-m", "not slow"]
+        return hatch(*side_by_side, *selection, *arguments.rest)
+    protocol = [*side_by_side, "tests/protocol", *coverage_options(), "-m", f"not alone{pace}"]
+    others = [*side_by_side, "--ignore=tests/protocol", "-m", f"not alone{pace}"]
+    alone = [*pytest, "-m", f"alone{pace}"]
+    return hatch(*protocol) or check_coverage() or hatch(*others) or hatch(*alone)
 
 
 def coverage_options() -> list[str]:

@@ -47,6 +47,7 @@ def member(own_tunnel):
     return hub, node, lambda: join(hub, link, key)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_flood_leaves_tunnels_their_rate_and_nodes_their_way_in(member, curl):
     hub, node, joining = member

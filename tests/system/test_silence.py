@@ -289,6 +289,7 @@ def largest_area(address: tuple[str, int], makes: dict) -> tuple[float, str]:
 
 
 @needs_root
+@pytest.mark.alone
 def test_time_does_not_tell_one_stranger_from_another(silent_hub: Hub):
     good = message_1(silent_hub.open_link.hub)
     makes = Stranger(silent_hub).makes

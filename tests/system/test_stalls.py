@@ -104,6 +104,7 @@ async def download_for(seconds: float, address: tuple[str, int], port: int, coun
     return total
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_one_stalled_stream_leaves_a_hundred_busy_ones_nine_tenths_of_their_rate(own_tunnel):
     hub, node = own_tunnel

@@ -19,9 +19,12 @@ BATCH: Final = 64
 
 
 class Crowd:
-    """Calls `ready(descriptor)` for each watched socket that has something to read."""
+    """Calls `ready(descriptor, failed)` for each watched socket with something to read.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ready: Callable[[int], None]) -> None:
+    `failed` tells that the connection is over, where the system says so for nothing.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ready: Callable[[int, bool], None]) -> None:
         self._loop = loop
         self._ready = ready
         self._epoll = select.epoll() if sys.platform == "linux" else None
@@ -33,14 +36,20 @@ class Crowd:
         if self._epoll is not None:
             self._epoll.register(sock, select.EPOLLIN)
         else:
-            self._loop.add_reader(sock, self._ready, sock.fileno())
+            self._loop.add_reader(sock, self._ready, sock.fileno(), False)
 
     def remove(self, sock: socket.socket) -> None:
-        """Watch it no longer; to be called before it is closed."""
+        """Watch it no longer."""
         if self._epoll is not None:
             self._epoll.unregister(sock)
         else:
             self._loop.remove_reader(sock)
+
+    def close_socket(self, sock: socket.socket) -> None:
+        """Watch it no longer, and close it."""
+        if self._epoll is None:
+            self._loop.remove_reader(sock)
+        sock.close()  # which takes it out of an epoll
 
     def close(self) -> None:
         """Watch nothing any more."""
@@ -50,5 +59,5 @@ class Crowd:
 
     def _serve(self) -> None:
         assert self._epoll is not None
-        for descriptor, _ in self._epoll.poll(0, BATCH):
-            self._ready(descriptor)
+        for descriptor, events in self._epoll.poll(0, BATCH):
+            self._ready(descriptor, bool(events & (select.EPOLLERR | select.EPOLLHUP)))

@@ -33,9 +33,9 @@ ACCEPT_BURST: Final = 64
 """Connections accepted in one turn of the loop, so that tunnels get theirs."""
 
 ACCEPT_WINDOW: Final = 0.1
-ACCEPT_SHARE: Final = 0.3
-"""In each window of so many seconds this part at most goes into strangers; past that the
-kernel's queue fills, and the kernel drops in silence."""
+ACCEPT_SHARE: Final = 0.15
+"""In each window of so many seconds this part at most goes into accepting (and about as
+much again into reading); past that the kernel's queue fills, and the kernel drops in silence."""
 
 ACCEPT_PAUSE: Final = 0.25
 """Seconds without accepting when descriptors are short; the kernel's queue holds or drops."""
@@ -126,17 +126,14 @@ class Doorkeeper:
     # --- accepting -------------------------------------------------------------------
 
     def _accept(self, listener: socket.socket) -> None:
-        started = self._loop.time()
+        started = time.monotonic()
         if started >= self._window_ends:
             self._window_ends = started + ACCEPT_WINDOW
             self._spent = 0.0
         self._accept_some(listener)
-        self._charge(started)
-        if self._spent > ACCEPT_WINDOW * ACCEPT_SHARE:
-            self._pause(max(0.0, self._window_ends - self._loop.time()))
-
-    def _charge(self, started: float) -> None:
         self._spent += time.monotonic() - started
+        if self._spent > ACCEPT_WINDOW * ACCEPT_SHARE:
+            self._pause(max(0.0, self._window_ends - time.monotonic()))
 
     def _accept_some(self, listener: socket.socket) -> None:
         for _ in range(ACCEPT_BURST):
@@ -177,23 +174,23 @@ class Doorkeeper:
         self._crowd.remove(visitor.sock)
         del self._visitors[visitor.sock.fileno()]
 
-    def _read(self, descriptor: int) -> None:
+    def _read(self, descriptor: int, failed: bool) -> None:
         visitor = self._visitors[descriptor]
-        started = time.monotonic()
         try:
-            count = visitor.sock.recv_into(_scrap)
+            count = -1 if failed else visitor.sock.recv_into(_scrap)
         except (BlockingIOError, InterruptedError):
             return
-        except OSError:  # reset by the peer, or given up by keep-alive: it went first
-            self._release(visitor)
-            visitor.sock.close()
+        except OSError:
+            count = -1
+        if count < 0:  # reset by the peer, or given up by keep-alive: it went first
+            del self._visitors[descriptor]
+            self._crowd.close_socket(visitor.sock)
             return
         if count == 0:
             self._release(visitor)
             self._hold(visitor.sock)
         elif visitor.received is not None:
             self._take(visitor, visitor.received, count)
-        self._charge(started)
 
     def _take(self, visitor: Visitor, received: bytes, count: int) -> None:
         """Bytes of what may be a message 1; admit the visitor if they are."""

@@ -7,7 +7,7 @@ import errno
 import socket
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final
 
 from aiohappyeyeballs import start_connection
 
@@ -139,9 +139,7 @@ class Dialer:
             reason = _REASONS.get(error.errno or 0, ConnectFailReason.GENERAL)
             raise DialError(reason, _plain(error)) from error
 
-    def _check_peer(
-        self, sock: socket.socket, target: Target, judged: list[AddressInfo]
-    ) -> Target:
+    def _check_peer(self, sock: socket.socket, target: Target, judged: list[AddressInfo]) -> Target:
         """The address at the other end, judged once more if it is none that was judged."""
         try:
             address = sock.getpeername()
@@ -158,7 +156,7 @@ class Dialer:
         return peer
 
 
-def _make_socket(info: AddressInfo) -> socket.socket:
+def _make_socket(info: tuple[int, int, int, str, tuple[Any, ...]]) -> socket.socket:
     family, kind, proto, _, _ = info
     sock = socket.socket(family, kind, proto)
     sock.setblocking(False)

@@ -458,6 +458,11 @@ class Connection:
 
     # --- sending -------------------------------------------------------------
 
+    @property
+    def has_output(self) -> bool:
+        """Whether `data_to_send` would have something, credit and room permitting."""
+        return not (self._outbox.idle and self._scheduler.idle)
+
     def data_to_send(self) -> list[bytearray]:
         """Records for the socket, each in a buffer of its own that nothing will change.
 

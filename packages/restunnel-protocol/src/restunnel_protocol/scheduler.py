@@ -33,6 +33,11 @@ class Scheduler:
         self._ready: deque[Stream] = deque()
         self._waiting = 0
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody has both data and credit."""
+        return not self._ready
+
     def offer_size(self, stream: Stream) -> int:
         """Bytes that the stream's source should read at once: more would only be queued."""
         if self._waiting >= PENDING_TOTAL:

@@ -133,7 +133,7 @@ class TunnelStream:
     def consume(self, size: int) -> None:
         """`size` received bytes have been passed on: the peer may send as many more."""
         self._link.connection.consume(self.id, size, self._link.time())
-        self._link.flush_soon()
+        self._link.flush_if_needed()
 
     def close(self, reason: CloseReason, detail: str = "", *, drain: bool = False) -> None:
         """End both directions, failed. The handler hears nothing more."""
@@ -241,7 +241,7 @@ class Link(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.bytes_received += nbytes
         self._dispatch(self.connection.receive_data(self._buffer[:nbytes], self.time()))
-        self.flush_soon()
+        self.flush_if_needed()
 
     def eof_received(self) -> bool:
         self._dispatch(self.connection.receive_eof())
@@ -271,6 +271,11 @@ class Link(asyncio.BufferedProtocol):
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
+
+    def flush_if_needed(self) -> None:
+        """The same, if there is anything: an idle turn of the loop costs microseconds, too."""
+        if self.connection.has_output or self.connection.timeout_advanced:
+            self.flush_soon()
 
     def _flush(self) -> None:
         self._flush_scheduled = False

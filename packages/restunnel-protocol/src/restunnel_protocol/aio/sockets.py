@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import struct
@@ -98,5 +97,7 @@ def _set_named(sock: socket.socket, option: str, value: int) -> None:
 
 def _set(sock: socket.socket, level: int, option: int, value: int | bytes) -> None:
     # The peer may be gone already, or the socket not TCP: the next read or write says so.
-    with contextlib.suppress(OSError):
+    try:
         sock.setsockopt(level, option, value)
+    except OSError:
+        return
