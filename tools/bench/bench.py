@@ -36,6 +36,8 @@ PROGRAMS = ROOT / ".dev" / "bench"
 TICK = os.sysconf("SC_CLK_TCK")
 GB = 1_000_000_000
 IDLE_STREAMS = 1000
+MANY_STREAMS = 5000
+"""Open streams beside which a request should cost what it costs beside a hundred."""
 
 Row = dict[str, float]
 
@@ -46,6 +48,7 @@ def main() -> int:
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=", ".join(SUBJECTS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--wan", metavar="100ms", help="round trip between the two ends")
+    parser.add_argument("--scale", action="store_true", help="many streams, open and over")
     parser.add_argument("--profile", metavar="DIR", type=Path, help="perf data of a 1 GB download")
     parser.add_argument("--json", metavar="FILE", type=Path, help="all figures of all rounds")
     arguments = parser.parse_args()
@@ -58,7 +61,7 @@ def main() -> int:
         if lacking := missing(name):
             print(f"bench: {name} is left out: no {', '.join(lacking)}", file=sys.stderr)
             names.remove(name)
-    work = wan if arguments.wan else local
+    work = wan if arguments.wan else scale if arguments.scale else local
     rounds: dict[str, list[Row]] = {name: [] for name in names}
     with origin(programs["load"]) as address:
         for number in range(arguments.rounds):
@@ -203,6 +206,18 @@ def local(load: Load, subject: Running) -> Row:
     row["p99 ms beside stalled"] = stalled["p99 ms"]
     row["p99 ms beside bulk"] = load("requests", streams=1, bulk=True)["p99 ms"]
     row["KB per idle stream"] = idle_memory(load, subject)
+    return row
+
+
+def scale(load: Load, subject: Running) -> Row:
+    """What many streams cost: those that are open, and those that have been."""
+    row: Row = {}
+    for held in (100, MANY_STREAMS):
+        row[f"req/s, {held} open"] = load("requests", streams=32, held=held)["per second"]
+    load("connections", streams=32, seconds=5)
+    before = memory(subject.processes)
+    load("connections", streams=32, seconds=30)
+    row["MB grown by 30 s of connections"] = (memory(subject.processes) - before) / 1e6
     return row
 
 
