@@ -36,6 +36,9 @@ PROGRAMS = ROOT / ".dev" / "bench"
 TICK = os.sysconf("SC_CLK_TCK")
 GB = 1_000_000_000
 IDLE_STREAMS = 1000
+WORK_TIMEOUT = 60.0
+"""Seconds after which a work has failed: some subjects stall for good beside a stalled client."""
+
 MANY_STREAMS = 5000
 """Open streams beside which a request should cost what it costs beside a hundred."""
 
@@ -154,10 +157,17 @@ class Load:
         flags = [f"-{name}={str(value).lower()}" for name, value in options.items()]
         return [self._program, work, *self._line, *flags]
 
-    def __call__(self, work: str, **options: Any) -> dict[str, float]:
-        output = subprocess.check_output(self.command(work, **options), text=True, timeout=300)
-        result: dict[str, float] = json.loads(output)
-        return result
+    def __call__(self, work: str, figures: dict[str, str], **options: Any) -> Row:
+        """Run a work: its figures under the names that they get here; none if it fails."""
+        try:
+            output = subprocess.check_output(
+                self.command(work, **options), text=True, timeout=WORK_TIMEOUT
+            )
+        except subprocess.SubprocessError as error:
+            print(f"bench: {', '.join(figures.values())}: {error}", file=sys.stderr)
+            return {}
+        result = json.loads(output)
+        return {name: result[figure] for figure, name in figures.items()}
 
 
 def measure(
@@ -189,23 +199,19 @@ def measure(
 def local(load: Load, subject: Running) -> Row:
     """Everything that is measured without distance."""
     row: Row = {}
-    load("down", size=GB // 10)  # the first bytes find everything cold
-    before = cpu_seconds(subject.processes)
-    row["down MB/s"] = load("down", size=GB)["MB/s"]
-    row["CPU s/GB down"] = cpu_seconds(subject.processes) - before
-    before = cpu_seconds(subject.processes)
-    row["up MB/s"] = load("up", size=GB)["MB/s"]
-    row["CPU s/GB up"] = cpu_seconds(subject.processes) - before
-    row["8 down MB/s"] = load("down", size=GB, streams=8)["MB/s"]
-    row["conn/s"] = load("connections", streams=32)["per second"]
-    one, many = load("requests", streams=1), load("requests", streams=32)
-    row["req/s"], row["p99 ms"] = many["per second"], many["p99 ms"]
-    row["1 client p50 ms"] = one["p50 ms"]
-    stalled = load("requests", streams=32, stalled=True)
-    row["req/s beside stalled"] = stalled["per second"]
-    row["p99 ms beside stalled"] = stalled["p99 ms"]
-    row["p99 ms beside bulk"] = load("requests", streams=1, bulk=True)["p99 ms"]
+    load("down", {}, size=GB // 10)  # the first bytes find everything cold
+    for work in ("down", "up"):
+        before = cpu_seconds(subject.processes)
+        row |= load(work, {"MB/s": f"{work} MB/s"}, size=GB)
+        row[f"CPU s/GB {work}"] = cpu_seconds(subject.processes) - before
+    row |= load("down", {"MB/s": "8 down MB/s"}, size=GB, streams=8)
+    row |= load("connections", {"per second": "conn/s"}, streams=32)
+    row |= load("requests", {"per second": "req/s", "p99 ms": "p99 ms"}, streams=32)
+    row |= load("requests", {"p50 ms": "1 client p50 ms"}, streams=1)
+    row |= load("requests", {"p99 ms": "p99 ms beside bulk"}, streams=1, bulk=True)
     row["KB per idle stream"] = idle_memory(load, subject)
+    beside = {"per second": "req/s beside stalled", "p99 ms": "p99 ms beside stalled"}
+    row |= load("requests", beside, streams=32, stalled=True)
     return row
 
 
@@ -213,10 +219,10 @@ def scale(load: Load, subject: Running) -> Row:
     """What many streams cost: those that are open, and those that have been."""
     row: Row = {}
     for held in (100, MANY_STREAMS):
-        row[f"req/s, {held} open"] = load("requests", streams=32, held=held)["per second"]
-    load("connections", streams=32, seconds=5)
+        row |= load("requests", {"per second": f"req/s, {held} open"}, streams=32, held=held)
+    load("connections", {}, streams=32, seconds=5)
     before = memory(subject.processes)
-    load("connections", streams=32, seconds=30)
+    load("connections", {}, streams=32, seconds=30)
     row["MB grown by 30 s of connections"] = (memory(subject.processes) - before) / 1e6
     return row
 
@@ -237,11 +243,11 @@ def idle_memory(load: Load, subject: Running) -> float:
 
 def wan(load: Load, subject: Running) -> Row:
     """Everything that distance matters for."""
-    return {
-        "300 MB down MB/s": load("down", size=3 * GB // 10)["MB/s"],
-        "300 MB up MB/s": load("up", size=3 * GB // 10)["MB/s"],
-        "first byte ms": load("first-byte")["ms"],
-    }
+    return (
+        load("first-byte", {"ms": "first byte ms"})
+        | load("down", {"MB/s": "300 MB down MB/s"}, size=3 * GB // 10)
+        | load("up", {"MB/s": "300 MB up MB/s"}, size=3 * GB // 10)
+    )
 
 
 @contextlib.contextmanager
@@ -265,7 +271,7 @@ def profile(load: Load, subject: Running, directory: Path, name: str) -> None:
     numbers = ",".join(map(str, family(subject.processes)))
     output = directory / f"{name}.perf"
     perf = subprocess.Popen(["perf", "record", "-q", "-g", "-p", numbers, "-o", str(output)])
-    load("down", size=GB)
+    load("down", {}, size=GB)
     perf.send_signal(2)
     perf.wait()
     print(f"bench: perf report -i {output}", file=sys.stderr)
