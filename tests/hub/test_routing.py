@@ -54,6 +54,8 @@ def failure(username: str, candidates=ALL) -> RouteFailure:
         ("group=home,session=abc", Route(group="home", session="abc")),
         ("session=a%2Cb%3D", Route(session="a,b=")),
         ("my%20phone,fallback=no", Route(name="my phone", fallback=False)),
+        ("optimistic=yes", Route(optimistic=True)),
+        ("phone,optimistic=no", Route(name="phone")),
     ],
 )
 def test_user_names_are_understood(username, route):
@@ -64,7 +66,7 @@ def test_user_names_are_understood(username, route):
     "username",
     [
         *["colour=red", "node=", ",", "a,", "node=a,node=b", "a,b", "node=a,group=b"],
-        *["fallback=maybe", "a,group=b", "=x", "session="],
+        *["fallback=maybe", "a,group=b", "=x", "session=", "optimistic=", "optimistic=1"],
     ],
 )
 def test_other_user_names_fail(username):

@@ -297,6 +297,39 @@ def test_a_port_where_nobody_listens_is_refused_in_the_targets_name(shared_tunne
     assert reply == 5  # connection refused
 
 
+def test_an_optimistic_client_is_answered_at_once_and_a_failure_is_a_reset(shared_tunnel):
+    hub, node = shared_tunnel
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    node.allow(f"127.0.0.1:{port}")
+    address = hub.address("socks5")
+    sock, reply = socks_connect(address, "127.0.0.1", port, username="optimistic=yes")
+    with sock:
+        assert reply == 0
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
+    with socks_connect(address, "127.0.0.1", port, username="optimistic=no")[0] as sock:
+        assert sock.recv(1) == b""  # told of the refusal already
+    sock, reply = socks_connect(address, "127.0.0.1", port, username="nobody,optimistic=yes")
+    with sock:
+        assert reply == 1  # there is nobody to be optimistic about
+
+
+def test_what_an_optimistic_client_says_travels_with_its_connect(shared_tunnel):
+    hub, node = shared_tunnel
+
+    def serve(sock: socket.socket) -> None:
+        assert read_exactly(sock, 5) == b"hello"
+        sock.sendall(b"answer")
+
+    with raw_server(node, serve) as (host, port):
+        sock, reply = socks_connect(hub.address("socks5"), host, port, username="optimistic=yes")
+        with sock:
+            sock.sendall(b"hello")
+            assert reply == 0
+            assert read_to_end(sock) == b"answer"
+
+
 def test_the_user_name_chooses_the_node_and_an_unknown_one_fails(shared_tunnel, origin_port, curl):
     hub, _ = shared_tunnel
     name = hub.nodes()[0]["name"]

@@ -30,6 +30,10 @@ class Outlet:
         """The node that a proxy user name leads to. Raises `RouteError`."""
         return choose(parse_route(username), self._registry.all())
 
+    def is_optimistic(self, request: ProxyRequest) -> bool:
+        """Whether the client wants to be told of success before there is any."""
+        return "optimistic" in request.username and parse_route(request.username).optimistic
+
     def open(self, request: ProxyRequest, handler: StreamHandler) -> TunnelStream:
         """A stream on the node that the user name chooses. Raises `RouteError`."""
         if self._closed:

@@ -157,6 +157,19 @@ class Client(asyncio.Protocol):
             self._stream = self._outlet.open(request, self)
         except RouteError as error:
             self._refuse(Failure(str(error), route=error))
+            return
+        if self._outlet.is_optimistic(request):
+            self._relay(OptimisticRelay)
+
+    def _relay(self, kind: type[Relay]) -> None:
+        """Tell the client of success, and give its socket and its stream to a relay."""
+        stream, self._stream = self._stream, None
+        assert stream is not None
+        transport = self._give_up_transport()
+        transport.write(self._negotiation.success())
+        relay = kind(stream, self._clients.leave)
+        self._clients.enter(relay)
+        relay.attach(transport, self._negotiation.leftover, ended=self._ended)
 
     def _refuse(self, failure: Failure) -> None:
         self._stream = None
@@ -180,13 +193,7 @@ class Client(asyncio.Protocol):
     # --- its stream -------------------------------------------------------------------------
 
     def stream_connected(self, address: Target) -> None:
-        stream, self._stream = self._stream, None
-        assert stream is not None
-        transport = self._give_up_transport()
-        transport.write(self._negotiation.success())
-        relay = Relay(stream, self._clients.leave)
-        self._clients.enter(relay)
-        relay.attach(transport, self._negotiation.leftover, ended=self._ended)
+        self._relay(Relay)
 
     def stream_failed(self, reason: ConnectFailReason, detail: str) -> None:
         self._refuse(Failure(detail or reason.name.lower().replace("_", " "), reason))
@@ -202,3 +209,13 @@ class Client(asyncio.Protocol):
 
     def stream_writable(self) -> None:
         """Nothing has been sent yet."""
+
+
+class OptimisticRelay(Relay):
+    """A relay that begins before the target is connected: what the client says travels along."""
+
+    def stream_connected(self, address: Target) -> None:
+        """The client has been told so already."""
+
+    def stream_failed(self, reason: ConnectFailReason, detail: str) -> None:
+        self.stream_closed(CloseReason.RESET, detail)

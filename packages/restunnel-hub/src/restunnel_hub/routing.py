@@ -4,6 +4,7 @@
     phone                       that node, or a node of that group
     group=home,session=abc      sticky within a group, by rendezvous hashing
     node=phone                  exactly that node
+    node=phone,optimistic=yes   answered before the target is connected
 
 An unknown name or key fails: never another node silently, and never the hub's
 own address. Names are percent-encoded as in URLs.
@@ -52,6 +53,9 @@ class Candidate(Protocol):
 
 C = TypeVar("C", bound=Candidate)
 
+KEYS = {"name", "node", "group", "session", "fallback", "optimistic"}
+"""What a user name may say; `name` is what stands without a key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -62,6 +66,8 @@ class Route:
     group: str = ""
     session: str = ""
     fallback: bool = True
+    optimistic: bool = False
+    """The client is told of success at once; a failure then is a reset."""
 
 
 def parse_route(username: str) -> Route:
@@ -72,17 +78,20 @@ def parse_route(username: str) -> Route:
         if not equals:
             key, value = "name", part
         key, value = unquote(key), unquote(value)
-        if (
-            not value
-            or key in fields
-            or key not in ("name", "node", "group", "session", "fallback")
-        ):
+        if not value or key in fields or key not in KEYS:
             raise RouteError(RouteFailure.BAD_NAME, f"cannot understand {part!r} in the user name")
         fields[key] = value
-    fallback = fields.pop("fallback", "yes")
-    if fallback not in ("yes", "no") or len({"name", "node", "group"} & set(fields)) > 1:
+    if len({"name", "node", "group"} & set(fields)) > 1:
         raise RouteError(RouteFailure.BAD_NAME)
-    return Route(fallback=fallback == "yes", **fields)
+    fallback = _choice(fields.pop("fallback", "yes"))
+    optimistic = _choice(fields.pop("optimistic", "no"))
+    return Route(fallback=fallback, optimistic=optimistic, **fields)
+
+
+def _choice(value: str) -> bool:
+    if value not in ("yes", "no"):
+        raise RouteError(RouteFailure.BAD_NAME, f"{value!r} is neither yes nor no")
+    return value == "yes"
 
 
 def choose(route: Route, candidates: Sequence[C]) -> C:
