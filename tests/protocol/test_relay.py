@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 import pytest
@@ -231,8 +232,9 @@ class Taker(asyncio.Protocol):
         self.transport.pause_reading()
 
 
-@pytest.mark.parametrize(("early", "ended"), [(b"", False), (b"early", False), (b"early", True)])
-async def test_a_relay_takes_over_what_another_protocol_has_read(links, early, ended):
+@contextlib.asynccontextmanager
+async def taken_over(links, early: bytes, *, ended: bool = False):
+    """A relay that has taken over a transport: the stream's far end, its handler, the peer."""
     handler, done = Handler(), asyncio.Event()
     near, far = await open_stream(*links, handler)
     ours, peer = socket.socketpair()
@@ -241,6 +243,14 @@ async def test_a_relay_takes_over_what_another_protocol_has_read(links, early, e
         await asyncio.get_running_loop().create_connection(lambda: taker, sock=ours)
         relay = Relay(far, lambda _: done.set())
         relay.attach(taker.transport, early, ended=ended)
+        yield near, handler, peer, taker.transport
+        relay.abort(CloseReason.CANCELLED)
+        await done.wait()
+
+
+@pytest.mark.parametrize(("early", "ended"), [(b"", False), (b"early", False), (b"early", True)])
+async def test_a_relay_takes_over_what_another_protocol_has_read(links, early, ended):
+    async with taken_over(links, early, ended=ended) as (_, handler, peer, _):
         if early:
             assert await handler.events.get() == early
         if ended:
@@ -248,20 +258,11 @@ async def test_a_relay_takes_over_what_another_protocol_has_read(links, early, e
         else:
             peer.send(b"more")
             assert await handler.events.get() == b"more"
-        relay.abort(CloseReason.CANCELLED)
-        await done.wait()
 
 
 async def test_early_bytes_beyond_the_credit_keep_the_relay_from_reading(links):
-    handler, done = Handler(), asyncio.Event()
-    near, far = await open_stream(*links, handler)
-    ours, peer = socket.socketpair()
-    with peer:
-        taker = Taker()
-        await asyncio.get_running_loop().create_connection(lambda: taker, sock=ours)
-        relay = Relay(far, lambda _: done.set())
-        relay.attach(taker.transport, bytes(1 << 20))
-        assert not taker.transport.is_reading()
+    async with taken_over(links, bytes(1 << 20)) as (near, handler, peer, transport):
+        assert not transport.is_reading()
         received = 0
         while received < 1 << 20:
             event = await handler.events.get()
@@ -269,8 +270,6 @@ async def test_early_bytes_beyond_the_credit_keep_the_relay_from_reading(links):
             near.consume(len(event))
         peer.send(b"more")
         assert await handler.events.get() == b"more"
-        relay.abort(CloseReason.CANCELLED)
-        await done.wait()
 
 
 class Full:

@@ -32,6 +32,9 @@ from subjects import (  # type: ignore[import-not-found]  # beside this file
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from support.delay import distance  # type: ignore[import-not-found]  # noqa: E402
+
 PROGRAMS = ROOT / ".dev" / "bench"
 TICK = os.sysconf("SC_CLK_TCK")
 GB = 1_000_000_000
@@ -181,8 +184,10 @@ def measure(
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
+        one_way = float((arguments.wan or "0").removesuffix("ms")) / 2000
+
         def way(port: int) -> int:
-            return stack.enter_context(distance(port, arguments.wan)) if arguments.wan else port
+            return stack.enter_context(distance(port, one_way)) if arguments.wan else port
 
         bench = Bench(directory, address, way, programs)
         try:
@@ -248,21 +253,6 @@ def wan(load: Load, subject: Running) -> Row:
         | load("down", {"MB/s": "300 MB down MB/s"}, size=3 * GB // 10)
         | load("up", {"MB/s": "300 MB up MB/s"}, size=3 * GB // 10)
     )
-
-
-@contextlib.contextmanager
-def distance(port: int, round_trip: str) -> Iterator[int]:
-    """A relay to `port` that delays; the port that it listens on."""
-    seconds = float(round_trip.removesuffix("ms")) / 1000
-    script = ROOT / "tests" / "support" / "delay.py"
-    command = [sys.executable, str(script), str(port), str(seconds / 2)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def profile(load: Load, subject: Running, directory: Path, name: str) -> None:

@@ -106,10 +106,7 @@ class Hub:
         self.config = config
         self._sockets = sockets
         self._servers: list[asyncio.Server] = []
-        # Names for people: SOCKS5 is what the port speaks.
-        self.listeners = {
-            {"socks": "socks5"}.get(name, name): _name(sock) for name, sock in sockets.items()
-        }
+        self.listeners = {_label(name): _name(sock) for name, sock in sockets.items()}
         descriptors = raise_descriptor_limit()
         self._registry = Registry(store.store.nodes())
         self._pairing = Pairing(store, key.public, self._endpoints)
@@ -150,11 +147,11 @@ class Hub:
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """Serve within the block. Nodes and clients come first, the dashboard a little later."""
-        self._tunnels.listen(self._sockets["tunnel"])
-        self._announce("tunnel")
-        await self._serve_proxies()
         web: tuple[WebServer, ...] = ()
         try:
+            self._tunnels.listen(self._sockets["tunnel"])
+            self._announce("tunnel")
+            await self._serve_proxies()
             # Half a second of imports, during which the loop goes on.
             web = control, pages = await asyncio.to_thread(self._make_web)
             await control.start(bind_unix(self.config.paths.socket))
@@ -178,7 +175,7 @@ class Hub:
             self._servers.append(
                 await loop.create_server(factory, sock=sock, backlog=PROXY_BACKLOG)
             )
-            self._announce({"socks": "socks5"}.get(name, name))
+            self._announce(_label(name))
 
     def _make_web(self) -> tuple[WebServer, WebServer]:
         """What serves the control socket, and what serves the dashboard."""
@@ -210,6 +207,11 @@ class Hub:
         if host in ("::", "0.0.0.0"):
             host = advertised_host()
         return (Endpoint(host, port),)
+
+
+def _label(setting: str) -> str:
+    """A listener's name for people: SOCKS5 is what the port speaks."""
+    return "socks5" if setting == "socks" else setting
 
 
 def _name(sock: socket.socket) -> str:

@@ -1,9 +1,8 @@
 """The tunnel port's silence: who is a stranger learns nothing, not even by a close.
 
 Every accepted socket is read without a transport, task or timer around it, and time
-for strangers is budgeted. As
-long as its bytes may still become a message 1 they are kept, `MAX_MESSAGE_1` at
-most; from the first wrong byte on everything is read and thrown away. Only a
+for strangers is budgeted. As long as its bytes may still become a message 1 they are kept,
+`MAX_MESSAGE_1` at most; from the first wrong byte on everything is read and thrown away. Only a
 message 1 whose mac1 is right leaves here. A hub never sends to a stranger and
 never closes first, whatever the reason: the close, its timing and its kind are
 what gives a probe-resistant server away (Frolov et al., NDSS 2020).
@@ -113,9 +112,9 @@ class Doorkeeper:
         for listener in self._listeners:
             self._loop.remove_reader(listener)
             listener.close()
-        self._crowd.close()
         for visitor in self._visitors.values():
-            visitor.sock.close()
+            self._crowd.close_socket(visitor.sock)
+        self._crowd.close()
         for sock in self._half_closed.values():
             sock.close()
 

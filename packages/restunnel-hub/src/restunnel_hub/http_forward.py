@@ -19,6 +19,7 @@ import h11
 from restunnel_protocol import CloseReason, ConnectFailReason, Target
 from restunnel_protocol.aio import Relay, TunnelStream
 from restunnel_protocol.aio.peer_watch import Watcher
+from restunnel_protocol.aio.relay import WRITE_HIGH
 from restunnel_protocol.aio.sockets import reset_on_close, transport_socket
 
 from .clients import Clients, Farewell
@@ -43,9 +44,6 @@ HOP_BY_HOP: Final = {
     b"upgrade",
 }
 """Fields that concern one connection only; h11 itself handles Transfer-Encoding."""
-
-WRITE_HIGH: Final = 4096
-"""Bytes in the client's transport at which it is full and the target has to wait."""
 
 EARLY_LIMIT: Final = 64 * 1024
 """Bytes of a body kept while its target is being connected."""
