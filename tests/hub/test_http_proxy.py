@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from restunnel_hub.access import Access
 from restunnel_hub.http_forward import outgoing_request
 from restunnel_hub.http_proxy import STATUSES, HttpProxy, failure_response, failure_status
 from restunnel_hub.proxy_request import Failure, ProxyRequest
@@ -17,7 +18,7 @@ from restunnel_protocol import ConnectFailReason, Target
 
 
 def feed(data: bytes) -> tuple[HttpProxy, bytes]:
-    parser = HttpProxy()
+    parser = HttpProxy(Access())
     return parser, parser.receive_data(data)
 
 

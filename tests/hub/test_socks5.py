@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from restunnel_hub.access import Access
 from restunnel_hub.proxy_request import Failure, ProxyRequest
 from restunnel_hub.socks5 import REPLIES, Socks5
 from restunnel_protocol import ConnectFailReason, Target
@@ -25,7 +26,7 @@ REQUESTS = [
 @pytest.mark.parametrize(("login", "username"), [(GREETING, ""), (LOGIN, "phone")])
 @pytest.mark.parametrize("step", [1, 3, 100])
 def test_a_request_is_read_however_it_is_cut(request_bytes, target, login, username, step):
-    parser, answer = Socks5(), b""
+    parser, answer = Socks5(Access()), b""
     data = login + request_bytes + b"early data"
     for start in range(0, len(data), step):
         answer += parser.receive_data(data[start : start + step])
@@ -37,7 +38,7 @@ def test_a_request_is_read_however_it_is_cut(request_bytes, target, login, usern
 
 @given(st.lists(st.binary(max_size=40), max_size=6))
 def test_any_bytes_are_a_request_a_failure_or_not_enough(pieces):
-    parser = Socks5()
+    parser = Socks5(Access())
     for piece in pieces:
         parser.receive_data(piece)
     assert not (parser.request and parser.failed)
@@ -45,7 +46,7 @@ def test_any_bytes_are_a_request_a_failure_or_not_enough(pieces):
 
 @given(st.binary(max_size=60))
 def test_any_request_after_a_good_greeting_is_handled(request_bytes):
-    parser = Socks5()
+    parser = Socks5(Access())
     parser.receive_data(GREETING + request_bytes)
     assert not (parser.request and parser.failed)
 
@@ -69,7 +70,7 @@ def test_any_request_after_a_good_greeting_is_handled(request_bytes):
     ],
 )
 def test_what_is_not_understood_fails_with_the_right_code(data, answer):
-    parser = Socks5()
+    parser = Socks5(Access())
     assert parser.receive_data(data).startswith(answer)
     assert parser.failed
     assert parser.request is None
@@ -88,7 +89,7 @@ def test_what_is_not_understood_fails_with_the_right_code(data, answer):
     ],
 )
 def test_replies_tell_the_nodes_reason(reason, code):
-    parser = Socks5()
+    parser = Socks5(Access())
     assert parser.failure(Failure("", reason)) == bytes((5, code, 0, 1, 0, 0, 0, 0, 0, 0))
     assert parser.success() == b"\x05\x00\x00\x01\0\0\0\0\0\0"
     assert set(REPLIES) == set(ConnectFailReason)

@@ -89,8 +89,8 @@ def test_names_are_unique(store):
     by_name = {node.name: node for node in store.nodes()}
     assert set(by_name) == {"phone", "phone-2", "phone-3"}
     first = by_name["phone"]
-    assert not store.rename(first.id, "phone-2")
-    assert store.rename(first.id, "phone")
+    assert not store.change(first.id, name="phone-2")
+    assert store.change(first.id, name="phone")
 
 
 def test_the_database_is_for_its_owner_only_and_written_through(store, tmp_path):

@@ -80,7 +80,8 @@ def test_a_bad_database_is_left_as_it_is(hub: Hub, node: Node, damage: str):
         database.write_bytes(content[:4096] + b"\xff" * 4096 + content[8192:])
     else:
         with contextlib.closing(sqlite3.connect(database)) as connection:
-            connection.execute("PRAGMA user_version = 99")
+            connection.execute("UPDATE alembic_version SET version_num = '9999'")
+            connection.commit()
     before = database.read_bytes()
     done = run("restunnel-hub", "run", "--data-dir", hub.data_dir, "--tunnel=127.0.0.1:0")
     assert_clear(done, "restunnel-hub", 1, r".*the database \S+hub\.sqlite3.*")
@@ -126,7 +127,11 @@ def test_a_private_service_is_not_exposed(tmp_path: Path, name: str):
     for host in ("0.0.0.0", "[::]", "192.0.2.1"):
         done = run("restunnel-hub", "run", "--data-dir", tmp_path / "hub", f"--{name}={host}:0")
         message = rf"--{name}: \S+ is not a loopback address, and this service must stay private"
-        assert_clear(done, "restunnel-hub", 2, message, hint=False)
+        assert_clear(done, "restunnel-hub", 2, message)
+        exposed = [f"--{name}={host}:0", "--expose", name]
+        done = run("restunnel-hub", "run", "--data-dir", tmp_path / "hub", *exposed)
+        message = rf"--{name}: an exposed \w+ needs .*, and there (is|are) none"
+        assert_clear(done, "restunnel-hub", 2, message)
 
 
 def test_bad_configuration_names_its_source(tmp_path: Path):

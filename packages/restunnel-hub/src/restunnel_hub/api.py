@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from restunnel_protocol.limits import TOKEN_LIFETIME
 
@@ -26,12 +26,45 @@ class NewPairing(BaseModel):
 
 
 class NodeChange(BaseModel):
-    """New name or group of a node; what is None stays."""
+    """New values of a node's fields; what is not given stays, and null takes a limit away.
+
+    `max_day` and `max_month` are bytes, `bandwidth` bytes a second in each direction.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str | None = None
-    group: str | None = None
+    name: str = ""
+    group: str = ""
+    note: str = Field("", max_length=1000)
+    drained: bool = False
+    max_streams: int | None = Field(None, ge=0, lt=2**31)
+    max_day: int | None = Field(None, ge=0, lt=2**62)
+    max_month: int | None = Field(None, ge=0, lt=2**62)
+    bandwidth: int | None = Field(None, ge=0, lt=2**62)
+
+
+class NewClient(BaseModel):
+    """A name for a client of the proxies."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+
+
+class NewPassword(BaseModel):
+    """The dashboard's password; null: only one-time links log in."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    password: str | None = Field(max_length=1000)
+
+
+class Probe(BaseModel):
+    """Bytes that somebody has just sent to the tunnel port, in hexadecimal digits."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sent: str = Field(pattern="^([0-9a-f]{2}){8,100}$")
 
 
 def api_router(operations: Operations) -> APIRouter:
@@ -52,12 +85,11 @@ def api_router(operations: Operations) -> APIRouter:
 
     @router.patch("/nodes/{node}")
     async def change(node: str, wishes: NodeChange) -> dict[str, Any]:
-        described = operations.node(node)
-        if wishes.name is not None:
-            described = await operations.rename(described["id"], wishes.name)
-        if wishes.group is not None:
-            described = await operations.regroup(described["id"], wishes.group)
-        return described
+        return await operations.change(node, **wishes.model_dump(exclude_unset=True))
+
+    @router.get("/nodes/{node}/traffic")
+    async def traffic(node: str) -> dict[str, Any]:
+        return await operations.traffic(node)
 
     @router.delete("/nodes/{node}")
     async def revoke(node: str) -> dict[str, Any]:
@@ -74,6 +106,27 @@ def api_router(operations: Operations) -> APIRouter:
     @router.get("/explain")
     async def explain(username: str = "") -> dict[str, Any]:
         return operations.explain(username)
+
+    @router.get("/events")
+    async def events(
+        after: int = 0,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+        kind: str = "",
+        node: str = "",
+    ) -> list[dict[str, Any]]:
+        return await operations.events(after, limit, kind, node)
+
+    @router.get("/clients")
+    async def clients() -> list[dict[str, Any]]:
+        return await operations.list_clients()
+
+    @router.post("/clients", status_code=201)
+    async def add_client(wishes: NewClient) -> dict[str, Any]:
+        return await operations.add_client(wishes.name)
+
+    @router.delete("/clients/{name}")
+    async def remove_client(name: str) -> dict[str, Any]:
+        return await operations.remove_client(name)
 
     return router
 
@@ -101,5 +154,14 @@ def control_app(operations: Operations, new_login: Any) -> FastAPI:
     @app.post("/api/v1/logins", status_code=201)
     async def login() -> dict[str, str]:
         return {"url": new_login()}
+
+    @app.put("/api/v1/password")
+    async def password(wishes: NewPassword) -> dict[str, bool]:
+        await operations.set_password(wishes.password)
+        return {"set": wishes.password is not None}
+
+    @app.post("/api/v1/probes")
+    async def probe(wishes: Probe) -> dict[str, bool]:
+        return {"seen": operations.sees(bytes.fromhex(wishes.sent))}
 
     return app

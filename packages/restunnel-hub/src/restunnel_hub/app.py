@@ -1,7 +1,8 @@
 """The hub's composition root: every part, and who talks to whom.
 
 nodes   -> Doorkeeper -> TunnelServer -> Registry
-clients -> ProxyServer -> Outlet -> Registry -> a node's Tunnel
+clients -> ProxyServer (Access) -> Outlet -> Registry -> a node's Tunnel
+all of them -> Journal, Accounting -> Store
 operator -> control socket or dashboard -> Operations -> Registry, Pairing, Store
 """
 
@@ -14,9 +15,10 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from restunnel_protocol import Endpoint, PrivateKey
+from restunnel_protocol import Endpoint, PrivateKey, Target
 from restunnel_protocol.addresses import join_host_port
 from restunnel_protocol.aio.sockets import tune_proxied
 from restunnel_protocol.program.errors import ExitCode, ProgramError
@@ -25,14 +27,20 @@ from restunnel_protocol.program.keyfile import parse_key
 from restunnel_protocol.program.service import StopSignals, announce_ready, notify
 from restunnel_protocol.program.unix import bind_unix
 
-from .config import Config, Paths
+from ._version import __version__
+from .access import Access
+from .accounting import Accounting
+from .config import Config, Paths, is_loopback
+from .geo import Countries
+from .journal import Journal
 from .listening import bind, raise_descriptor_limit
 from .operations import Operations
-from .outlet import Outlet
+from .outlet import Outlet, RoutePolicy
 from .pairing import Pairing, advertised_host
+from .passwords import PROPERTY, Passwords
 from .proxy import ProxyServer
-from .registry import Registry
-from .store import Store, StoreThread
+from .registry import Node, Registry
+from .store import Ledger, Store, StoreThread
 from .tunnels import TunnelServer, TunnelTimes
 
 if TYPE_CHECKING:  # what it imports takes half a second
@@ -49,6 +57,9 @@ STRANGERS_SHARE = 0.75
 LISTENERS = ("tunnel", "socks", "http", "dashboard")
 """Settings that are addresses to listen on."""
 
+FIXED = (*LISTENERS, "proxy_socket", "geoip", "log_format")
+"""Settings that only a start takes up."""
+
 PROXY_BACKLOG = 1024
 """Connections of clients that the kernel keeps for us."""
 
@@ -61,6 +72,7 @@ async def run(load: Callable[[], Config], ready_fd: int | None) -> int:
         key = load_key(config.paths)
         store = StoreThread(Store(config.paths.database))
         stack.callback(store.close)
+        _check_credentials(config, store.store.ledger)
         sockets = _bind(config, stack)
         with StopSignals().installed() as signals:
             hub = Hub(config, key, store, sockets)
@@ -85,6 +97,23 @@ def load_key(paths: Paths) -> PrivateKey:
         return key
 
 
+def _check_credentials(config: Config, ledger: Ledger) -> None:
+    """Raises `ProgramError` if strangers would reach a service that knows no credentials."""
+    for name in ("socks", "http"):
+        if not is_loopback(getattr(config, name).host) and not ledger.accounts():
+            raise ProgramError(
+                f"--{name}: an exposed proxy needs clients with a password, and there are none",
+                hint="start the hub on 127.0.0.1 and run `restunnel-hub client add NAME`",
+                code=ExitCode.USAGE,
+            )
+    if not is_loopback(config.dashboard.host) and ledger.property(PROPERTY) is None:
+        raise ProgramError(
+            "--dashboard: an exposed dashboard needs a password, and there is none",
+            hint="start the hub on 127.0.0.1 and run `restunnel-hub password`",
+            code=ExitCode.USAGE,
+        )
+
+
 def _bind(config: Config, stack: contextlib.AsyncExitStack) -> dict[str, socket.socket]:
     """All network sockets, before anything is served on any of them."""
     sockets: dict[str, socket.socket] = {}
@@ -107,8 +136,15 @@ class Hub:
         self._sockets = sockets
         self._servers: list[asyncio.Server] = []
         self.listeners = {_label(name): _name(sock) for name, sock in sockets.items()}
+        self._unix: socket.socket | None = None
+        if config.proxy_socket is not None:
+            self._unix = bind_unix(config.proxy_socket)
+            self.listeners["proxy-socket"] = str(config.proxy_socket)
         descriptors = raise_descriptor_limit()
-        self._registry = Registry(store.store.nodes())
+        ledger = store.store.ledger
+        self._countries = Countries(config.geoip) if config.geoip is not None else None
+        self._journal = Journal(store)
+        self._registry = Registry(store.store.nodes(), ledger.usages())
         self._pairing = Pairing(store, key.public, self._endpoints)
         self._tunnels = TunnelServer(
             key,
@@ -116,10 +152,21 @@ class Hub:
             self._pairing,
             store,
             lambda: TunnelTimes(self.config.ping_interval, self.config.ping_timeout),
+            self._journal,
             max(1, int((descriptors - RESERVED_DESCRIPTORS) * STRANGERS_SHARE)),
         )
-        outlet = Outlet(self._registry)
-        self._proxy = ProxyServer(outlet)
+        outlet = Outlet(
+            self._registry,
+            lambda: RoutePolicy(
+                self.config.default_route == "spread", self.config.session_lifetime
+            ),
+            self._countries.of if self._countries is not None else None,
+            self._note_refusal,
+        )
+        access = Access(lambda: self.config.auth_required)
+        access.replace(ledger.accounts())
+        self._proxy = ProxyServer(outlet, access)
+        self._accounting = Accounting(self._registry, self._proxy.clients, store, self._journal)
         self._operations = Operations(
             self._registry,
             store,
@@ -127,9 +174,17 @@ class Hub:
             self._tunnels,
             outlet,
             self._proxy.clients,
+            access,
+            self._journal,
+            self._accounting,
+            Passwords(store),
             self.listeners,
             time.time(),
         )
+
+    def _note_refusal(self, node: Node, target: Target) -> None:
+        detail = str(target) if self.config.log_targets else ""
+        self._journal.refused(node.record, detail)
 
     def reload(self, load: Callable[[], Config]) -> None:
         """Take over settings that were changed; what a listener is bound to stays."""
@@ -138,10 +193,11 @@ class Hub:
         except ProgramError as error:
             log.error("the settings stay as they are: %s", error.message)
             return
-        for name in LISTENERS:
+        for name in FIXED:
             if getattr(new, name) != getattr(self.config, name):
                 log.warning("%s changes at the next start", name)
-        self.config = new
+        # What is in force counts: a proxy that strangers reach goes on asking for passwords.
+        self.config = replace(new, **{name: getattr(self.config, name) for name in FIXED})
         log.info("settings loaded again")
 
     @contextlib.asynccontextmanager
@@ -149,10 +205,13 @@ class Hub:
         """Serve within the block. Nodes and clients come first, the dashboard a little later."""
         web: tuple[WebServer, ...] = ()
         try:
+            self._journal.note("started", detail=f"version {__version__}")
+            self._accounting.start()
             self._tunnels.listen(self._sockets["tunnel"])
             self._announce("tunnel")
             await self._serve_proxies()
             # Half a second of imports, during which the loop goes on.
+            await self._operations.passwords.load()
             web = control, pages = await asyncio.to_thread(self._make_web)
             await control.start(bind_unix(self.config.paths.socket))
             await pages.start(self._sockets["dashboard"])
@@ -164,8 +223,15 @@ class Hub:
             for website in web:
                 await website.stop()
             self.config.paths.socket.unlink(missing_ok=True)
+            if self.config.proxy_socket is not None:
+                self.config.proxy_socket.unlink(missing_ok=True)
             self._proxy.abort()
             await self._tunnels.close()
+            await self._accounting.close()
+            self._journal.note("stopped")
+            await self._journal.close()
+            if self._countries is not None:
+                self._countries.close()
 
     async def _serve_proxies(self) -> None:
         loop = asyncio.get_running_loop()
@@ -176,6 +242,9 @@ class Hub:
                 await loop.create_server(factory, sock=sock, backlog=PROXY_BACKLOG)
             )
             self._announce(_label(name))
+        if self._unix is not None:
+            self._servers.append(await loop.create_unix_server(self._proxy.http, sock=self._unix))
+            self._announce("proxy-socket")
 
     def _make_web(self) -> tuple[WebServer, WebServer]:
         """What serves the control socket, and what serves the dashboard."""
@@ -183,7 +252,11 @@ class Hub:
         from .dashboard import Dashboard
         from .web import WebServer
 
-        dashboard = Dashboard(self._operations, self.listeners["dashboard"])
+        dashboard = Dashboard(
+            self._operations,
+            self.listeners["dashboard"],
+            exposed=not is_loopback(self.config.dashboard.host),
+        )
         control = control_app(self._operations, dashboard.new_login)
         return WebServer(control), WebServer(dashboard.app)
 

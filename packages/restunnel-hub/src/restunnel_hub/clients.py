@@ -1,4 +1,4 @@
-"""Every client of the proxies, whatever owns its socket at the moment."""
+"""Every client of the proxies, whatever owns its socket at the moment, and what it carries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import asyncio
 from typing import Protocol
 
 from restunnel_protocol import CloseReason
+from restunnel_protocol.aio import Relay, TunnelStream
 from restunnel_protocol.aio.sockets import reset_on_close, transport_socket
+
+from .usage import Traffic
 
 LINGER = 5.0
 """Seconds to read on after the last word, so that the client gets to see it."""
@@ -19,10 +22,32 @@ class Occupant(Protocol):
         """Cut the client off, visibly."""
 
 
+class Meter:
+    """What clients have carried, by account, until somebody takes it to the store."""
+
+    def __init__(self) -> None:
+        self._pending: dict[str, Traffic] = {}
+
+    def count(self, account: str, received: int, sent: int, streams: int = 0) -> None:
+        """Bytes from and to the client, and connections made for it."""
+        traffic = self._pending.get(account)
+        if traffic is None:
+            traffic = self._pending[account] = Traffic()
+        traffic.received += received
+        traffic.sent += sent
+        traffic.streams += streams
+
+    def take(self) -> dict[str, Traffic]:
+        """All that has not been taken yet."""
+        pending, self._pending = self._pending, {}
+        return pending
+
+
 class Clients:
     """The occupants of all client sockets."""
 
     def __init__(self) -> None:
+        self.meter = Meter()
         self._occupants: set[Occupant] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -52,9 +77,39 @@ class Clients:
         """
         asyncio.get_running_loop().call_soon(self.leave, occupant)
 
+    def settle(self) -> None:
+        """Have running relays count what they have carried so far."""
+        for occupant in self._occupants:
+            if isinstance(occupant, ClientRelay):
+                occupant.settle()
+
     async def wait_idle(self) -> None:
         """Until no client is left."""
         await self._idle.wait()
+
+
+class ClientRelay(Relay):
+    """A relay between a client and a stream, on an account."""
+
+    def __init__(self, clients: Clients, account: str, stream: TunnelStream) -> None:
+        super().__init__(stream, self._leave)
+        self._clients = clients
+        self._account = account
+        self._settled = (0, 0)
+        clients.meter.count(account, 0, 0, streams=1)
+        clients.enter(self)
+
+    def settle(self) -> None:
+        """Count what has been carried since the last time."""
+        received, sent = self._settled
+        self._settled = (self.bytes_received, self.bytes_sent)
+        self._clients.meter.count(
+            self._account, self.bytes_received - received, self.bytes_sent - sent
+        )
+
+    def _leave(self, _: Relay) -> None:
+        self.settle()
+        self._clients.leave(self)
 
 
 class Farewell(asyncio.Protocol):

@@ -11,7 +11,15 @@ from typing import Final
 from restunnel_protocol import AddressError, Endpoint
 from restunnel_protocol.addresses import join_host_port, split_host_port
 from restunnel_protocol.program.directories import open_data_dir
-from restunnel_protocol.program.settings import Setting, load_settings, service_settings
+from restunnel_protocol.program.errors import ExitCode, ProgramError
+from restunnel_protocol.program.settings import (
+    Setting,
+    choice_of,
+    load_settings,
+    parse_duration,
+    service_settings,
+    switch,
+)
 
 ENVIRONMENT_PREFIX: Final = "RESTUNNEL_HUB"
 
@@ -37,14 +45,6 @@ def parse_listen(text: str) -> Listen:
     return Listen("" if host == "*" else host, port)
 
 
-def parse_local_listen(text: str) -> Listen:
-    """The same for a service that strangers must never see: loopback only."""
-    listen = parse_listen(text)
-    if not is_loopback(listen.host):
-        raise ValueError(f"{text} is not a loopback address, and this service must stay private")
-    return listen
-
-
 def is_loopback(host: str) -> bool:
     """Whether a listener there is out of reach of other machines."""
     if host == "localhost":
@@ -62,27 +62,52 @@ def _parse_endpoint(text: str) -> Endpoint:
         raise ValueError(str(error)) from error
 
 
+PRIVATE: Final = ("socks", "http", "dashboard")
+"""Listeners that stay on this machine unless `expose` names them."""
+
 SETTINGS: Final = (
     Setting(
         "tunnel", parse_listen, Listen("", TUNNEL_PORT), "HOST:PORT",
         "where exit nodes connect to (every interface, port 9000)",
     ),
     Setting(
-        "socks", parse_local_listen, Listen("127.0.0.1", 1080), "HOST:PORT",
+        "socks", parse_listen, Listen("127.0.0.1", 1080), "HOST:PORT",
         "SOCKS5 proxy (127.0.0.1:1080)",
     ),
     Setting(
-        "http", parse_local_listen, Listen("127.0.0.1", 1081), "HOST:PORT",
+        "http", parse_listen, Listen("127.0.0.1", 1081), "HOST:PORT",
         "HTTP proxy (127.0.0.1:1081)",
     ),
     Setting(
-        "dashboard", parse_local_listen, Listen("127.0.0.1", 8080), "HOST:PORT",
+        "dashboard", parse_listen, Listen("127.0.0.1", 8080), "HOST:PORT",
         "dashboard (127.0.0.1:8080)",
     ),
     Setting(
         "advertise", _parse_endpoint, (), "HOST:PORT",
         "address of this hub to put into pairing links; may be repeated", many=True,
     ),
+    Setting(
+        "proxy_socket", Path, None, "PATH",
+        "Unix socket for both proxies, for this user only (none)",
+    ),
+    switch("require_auth", "proxies take only clients with a password (see `client add`)"),
+    Setting(
+        "expose", choice_of(*PRIVATE), (), "LISTENER",
+        "socks, http or dashboard: may listen on other than loopback addresses", many=True,
+    ),
+    Setting(
+        "default_route", choice_of("stable", "spread"), "stable", "WAY",
+        "without a session: stable (the same node while it is up) or spread over all",
+    ),
+    Setting(
+        "session_lifetime", parse_duration, 0.0, "TIME",
+        "after so long a session moves to another node (0: never)",
+    ),
+    Setting("geoip", Path, None, "FILE", "MMDB with countries, for expect-country= (none)"),
+    Setting(
+        "log_format", choice_of("console", "json"), "console", "FORMAT", "console or json",
+    ),
+    switch("log_targets", "name targets in the log and in events"),
     *service_settings("a node"),
 )  # fmt: skip
 
@@ -124,9 +149,24 @@ class Config:
     http: Listen
     dashboard: Listen
     advertise: tuple[Endpoint, ...]
+    proxy_socket: Path | None
+    require_auth: bool
+    expose: tuple[str, ...]
+    default_route: str
+    session_lifetime: float
+    geoip: Path | None
+    log_format: str
+    log_targets: bool
     ping_interval: float
     ping_timeout: float
     grace: float
+
+    @property
+    def auth_required(self) -> bool:
+        """Whether the proxies' clients need a password: also where strangers reach a proxy."""
+        return self.require_auth or any(
+            not is_loopback(listen.host) for listen in (self.socks, self.http)
+        )
 
 
 def open_paths(arguments: argparse.Namespace) -> Paths:
@@ -139,4 +179,18 @@ def load_config(paths: Paths, arguments: argparse.Namespace) -> Config:
     values, _, _ = load_settings(
         SETTINGS, default_file=paths.config, prefix=ENVIRONMENT_PREFIX, arguments=arguments
     )
-    return Config(paths, **values)
+    config = Config(paths, **values)
+    for name in PRIVATE:
+        _check_private(name, getattr(config, name), config)
+    return config
+
+
+def _check_private(name: str, listen: Listen, config: Config) -> None:
+    """Raises `ProgramError` for a listener that strangers could reach by mistake."""
+    if is_loopback(listen.host) or name in config.expose:
+        return
+    raise ProgramError(
+        f"--{name}: {listen} is not a loopback address, and this service must stay private",
+        hint=f"keep it on 127.0.0.1 and use `ssh -L`; if it must be, add --expose {name}",
+        code=ExitCode.USAGE,
+    )

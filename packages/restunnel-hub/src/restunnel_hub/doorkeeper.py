@@ -94,6 +94,13 @@ class Doorkeeper:
         """Connections that have not proved anything."""
         return len(self._visitors) + len(self._half_closed)
 
+    def holds(self, received: bytes) -> bool:
+        """Whether a visitor has sent just these bytes, and may still go on to a message 1.
+
+        So the operator can see whether the port is reached, and strangers learn nothing.
+        """
+        return any(visitor.received == received for visitor in self._visitors.values())
+
     def listen(self, sock: socket.socket) -> None:
         """Accept on a bound socket."""
         sock.listen(BACKLOG)

@@ -17,20 +17,22 @@ from urllib.parse import urlsplit
 import h11
 
 from restunnel_protocol import CloseReason, ConnectFailReason, Target
-from restunnel_protocol.aio import Relay, TunnelStream
+from restunnel_protocol.aio import TunnelStream
 from restunnel_protocol.aio.peer_watch import Watcher
 from restunnel_protocol.aio.relay import WRITE_HIGH
 from restunnel_protocol.aio.sockets import reset_on_close, transport_socket
 
-from .clients import Clients, Farewell
+from .access import ANONYMOUS, AccessDeniedError
+from .clients import ClientRelay, Clients, Farewell
 from .http_proxy import (
     MAX_HEAD,
     BadRequestError,
-    error_response,
+    HttpProxy,
     failure_response,
     read_request,
+    refusal,
 )
-from .outlet import Outlet
+from .outlet import Dial, Outlet
 from .proxy_request import Failure, ProxyRequest
 from .routing import RouteError
 
@@ -60,14 +62,16 @@ Headers = list[tuple[bytes, bytes]]
 class HttpForward(asyncio.Protocol):
     """A client of plain requests: protocol of its socket and handler of its streams."""
 
-    def __init__(self, clients: Clients, outlet: Outlet, connection: h11.Connection) -> None:
+    def __init__(self, clients: Clients, outlet: Outlet, proxy: HttpProxy) -> None:
         self._clients = clients
         self._outlet = outlet
-        self._client = connection
+        self._access = proxy.access
+        self._client = proxy.connection
+        self._account = ANONYMOUS
+        self._dial: Dial | None = None
         self._upstream: h11.Connection | None = None
         self._transport: asyncio.Transport | None = None
         self._stream: TunnelStream | None = None
-        self._connected = False
         self._reached: ProxyRequest | None = None
         self._request: h11.Request | None = None
         self._reused = False
@@ -94,8 +98,9 @@ class HttpForward(asyncio.Protocol):
     # --- the client's socket ----------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        self._clients.meter.count(self._account, len(data), 0)
         self._client.receive_data(data)
-        if self._request is not None and (not self._connected or self._request_ended):
+        if self._request is not None and (self._stream is None or self._request_ended):
             self._early += len(data)  # h11 keeps it until its turn comes
             if self._early > EARLY_LIMIT:
                 self._pause_reading()
@@ -151,6 +156,7 @@ class HttpForward(asyncio.Protocol):
     def _begin(self, head: h11.Request, request: ProxyRequest) -> None:
         """Send a request on the kept connection, or have a new one made for it."""
         self._answered = self._body_sent = self._request_ended = False
+        self._account = request.account
         upstream = self._upstream
         self._reused = (
             self._reached == request
@@ -168,11 +174,10 @@ class HttpForward(asyncio.Protocol):
 
     def _connect(self, request: ProxyRequest) -> None:
         self._reached = request
-        self._connected = False
         try:
-            self._stream = self._outlet.open(request, self)
+            self._dial = self._outlet.dial(request, self)
         except RouteError as error:
-            self._refuse(Failure(str(error), route=error))
+            self.dial_failed(Failure(str(error), route=error))
 
     def _send_head(self) -> None:
         assert self._request is not None and self._reached is not None
@@ -185,12 +190,12 @@ class HttpForward(asyncio.Protocol):
     def _pump_client(self) -> None:
         """Pass on what the client has sent, as far as the target can take it."""
         while self._transport is not None and not self._transport.is_closing():
-            if self._request is not None and not self._connected:
+            if self._request is not None and self._stream is None:
                 return  # the body waits for the connection; h11 keeps it
             try:
                 event = self._client.next_event()
             except h11.RemoteProtocolError as error:
-                self._bad_request(str(error))
+                self._bad_request(error)
                 return
             if event is h11.NEED_DATA or event is h11.PAUSED:
                 return
@@ -201,9 +206,9 @@ class HttpForward(asyncio.Protocol):
         """Act on one event of the client; whether to go on."""
         if isinstance(event, h11.Request):
             try:
-                self._begin(event, read_request(event))
-            except BadRequestError as error:
-                self._bad_request(str(error))
+                self._begin(event, read_request(event, self._access))
+            except (BadRequestError, AccessDeniedError) as error:
+                self._bad_request(error)
                 return False
         elif isinstance(event, h11.Data):
             self._body_sent = True
@@ -229,14 +234,25 @@ class HttpForward(asyncio.Protocol):
 
     # --- from target to client --------------------------------------------------------------
 
-    def stream_connected(self, address: Target) -> None:
-        self._connected = True
+    def dialled(self, stream: TunnelStream) -> None:
+        """The node has connected."""
+        self._dial = None
+        self._stream = stream
+        stream.handler = self
+        self._clients.meter.count(self._account, 0, 0, streams=1)
         self._upstream = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         self._send_head()
 
+    def dial_failed(self, failure: Failure) -> None:
+        """No node has."""
+        self._dial = None
+        self._refuse(failure)
+
+    def stream_connected(self, address: Target) -> None:
+        raise AssertionError("the dial has heard of it")
+
     def stream_failed(self, reason: ConnectFailReason, detail: str) -> None:
-        self._stream = None
-        self._refuse(Failure(detail or reason.name.lower(), reason))
+        raise AssertionError("the dial has heard of it")
 
     def stream_data(self, data: memoryview) -> None:
         if self._client_full:
@@ -327,6 +343,7 @@ class HttpForward(asyncio.Protocol):
     def _to_client(self, event: h11.Event) -> None:
         data = self._client.send(event)
         if data and self._transport is not None:
+            self._clients.meter.count(self._account, 0, len(data))
             self._transport.write(data)
 
     def _target_gone(self) -> None:
@@ -383,8 +400,7 @@ class HttpForward(asyncio.Protocol):
             self._target_failed("the target closed the connection")
             return
         self._stream = None
-        relay = Relay(stream, self._clients.leave)
-        self._clients.enter(relay)
+        relay = ClientRelay(self._clients, self._account, stream)
         early, ended = self._client.trailing_data
         relay.attach(self._give_up_transport(), bytes(early), ended=ended)
         answer = upstream.trailing_data[0]
@@ -397,12 +413,12 @@ class HttpForward(asyncio.Protocol):
         self._drop_stream()
         self._say_farewell(failure_response(failure))
 
-    def _bad_request(self, detail: str) -> None:
+    def _bad_request(self, error: Exception) -> None:
         self._drop_stream()
         if self._answered:
             self.abort(CloseReason.RESET)
         else:
-            self._say_farewell(error_response(400, detail))
+            self._say_farewell(refusal(error))
 
     def _say_farewell(self, last_word: bytes) -> None:
         if self._transport is not None:
@@ -423,6 +439,9 @@ class HttpForward(asyncio.Protocol):
             self._transport.close()
 
     def _drop_stream(self) -> None:
+        dial, self._dial = self._dial, None
+        if dial is not None:
+            dial.cancel()
         stream = self._stream
         self._forget_target()
         if stream is not None:
@@ -431,7 +450,6 @@ class HttpForward(asyncio.Protocol):
 
     def _forget_target(self) -> None:
         self._stream = self._upstream = None
-        self._connected = False
         self._backlog.clear()
         self._unconsumed = 0
 

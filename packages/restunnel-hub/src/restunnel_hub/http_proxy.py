@@ -16,8 +16,9 @@ import h11
 from restunnel_protocol import AddressError, ConnectFailReason, Target, parse_target
 from restunnel_protocol.addresses import split_host_port
 
+from .access import Access, AccessDeniedError
 from .proxy_request import Failure, ProxyRequest
-from .routing import RouteFailure
+from .routing import GUARDS, MISTAKES, RouteFailure
 
 MAX_HEAD: Final = 64 * 1024
 """Bytes of a request's or response's head."""
@@ -37,6 +38,20 @@ STATUSES: Final = {
     ConnectFailReason.GOING_AWAY: 503,
 }
 
+PROXY_ERRORS: Final = {
+    ConnectFailReason.GENERAL: "destination_unavailable",
+    ConnectFailReason.NOT_ALLOWED: "destination_ip_prohibited",
+    ConnectFailReason.NETWORK_UNREACHABLE: "destination_ip_unroutable",
+    ConnectFailReason.HOST_UNREACHABLE: "destination_ip_unroutable",
+    ConnectFailReason.REFUSED: "connection_refused",
+    ConnectFailReason.TIMEOUT: "connection_timeout",
+    ConnectFailReason.NAME_NOT_FOUND: 'dns_error; rcode="NXDOMAIN"',
+    ConnectFailReason.NAME_UNRESOLVED: "dns_error",
+    ConnectFailReason.BUSY: "connection_limit_reached",
+    ConnectFailReason.GOING_AWAY: "connection_terminated",
+}
+"""Proxy error types of RFC 9209, section 2.3."""
+
 PHRASES: Final = {
     400: "Bad Request",
     403: "Forbidden",
@@ -54,10 +69,11 @@ class HttpProxy:
     `head` for `http_forward`, which takes over the h11 `connection`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, access: Access) -> None:
         self.request: ProxyRequest | None = None
         self.failed = False
         self.head: h11.Request | None = None
+        self.access = access
         self.connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
 
     @property
@@ -75,14 +91,14 @@ class HttpProxy:
             event = self.connection.next_event()
             if not isinstance(event, h11.Request):
                 return b""
-            self.request = read_request(event)
+            self.request = read_request(event, self.access)
             if event.method == b"CONNECT":
                 self.connection.next_event()  # its end: what follows is the tunnel's
             else:
                 self.head = event
-        except (h11.RemoteProtocolError, BadRequestError) as error:
+        except (h11.RemoteProtocolError, BadRequestError, AccessDeniedError) as error:
             self.failed = True
-            return error_response(400, str(error))
+            return refusal(error)
         return b""
 
     def success(self) -> bytes:
@@ -98,14 +114,18 @@ class BadRequestError(Exception):
     """A request that is none to a proxy."""
 
 
-def read_request(head: h11.Request) -> ProxyRequest:
-    """Target and user name of a request. Raises `BadRequestError`."""
+def read_request(head: h11.Request, access: Access) -> ProxyRequest:
+    """Target, user name and account of a request.
+
+    Raises `BadRequestError`, and `AccessDeniedError`.
+    """
     text = head.target.decode("ascii", "replace")
     try:
         target = parse_target(text) if head.method == b"CONNECT" else _absolute(text)
     except (AddressError, ValueError) as error:
         raise BadRequestError(str(error)) from error
-    return ProxyRequest(target, _username(head))
+    username, password = _credentials(head)
+    return ProxyRequest(target, username, access.admit(password))
 
 
 def _absolute(text: str) -> Target:
@@ -116,8 +136,8 @@ def _absolute(text: str) -> Target:
     return Target(*split_host_port(authority, HTTP_PORT))
 
 
-def _username(head: h11.Request) -> str:
-    """The user name of `Proxy-Authorization: Basic` (RFC 7617)."""
+def _credentials(head: h11.Request) -> tuple[str, str | None]:
+    """User name and password of `Proxy-Authorization: Basic` (RFC 7617)."""
     for name, value in head.headers:
         if name == b"proxy-authorization":
             scheme, _, credentials = value.partition(b" ")
@@ -127,28 +147,40 @@ def _username(head: h11.Request) -> str:
                 decoded = base64.b64decode(credentials.strip(), validate=True).decode("utf-8")
             except (binascii.Error, UnicodeDecodeError) as error:
                 raise BadRequestError("Proxy-Authorization is not base64 of UTF-8") from error
-            return decoded.partition(":")[0]
-    return ""
+            username, _, password = decoded.partition(":")
+            return username, password
+    return "", None
 
 
 def failure_status(failure: Failure) -> int:
     """The HTTP status for a failure."""
     if failure.reason is not None:
         return STATUSES[failure.reason]
-    if failure.route is not None and failure.route.failure in (
-        RouteFailure.BAD_NAME,
-        RouteFailure.UNKNOWN,
-    ):
-        return 407
-    return 503
+    if failure.route is None or failure.route.failure not in (MISTAKES | GUARDS):
+        return 503
+    return 407 if failure.route.failure in MISTAKES else 403
 
 
 def failure_response(failure: Failure) -> bytes:
-    """A whole response with a one-line body."""
-    return error_response(failure_status(failure), failure.detail)
+    """A whole response with a one-line body, and the reason for programs."""
+    status = failure_status(failure)
+    if failure.reason is not None:
+        error = PROXY_ERRORS[failure.reason]
+    elif failure.route is not None and failure.route.failure is RouteFailure.FULL:
+        error = "connection_limit_reached"
+    else:
+        error = "http_request_denied" if status in (403, 407) else "destination_unavailable"
+    return _response(status, error, failure.detail)
 
 
-def error_response(status: int, detail: str) -> bytes:
+def refusal(error: Exception) -> bytes:
+    """A whole response to a request that is none, or that nobody may make."""
+    if isinstance(error, AccessDeniedError):
+        return _response(407, "http_request_denied", str(error))
+    return _response(400, "http_request_error", str(error))
+
+
+def _response(status: int, error: str, detail: str) -> bytes:
     """A whole response that ends the connection."""
     body = f"restunnel: {detail}\n".encode("utf-8", "replace")
     extra = 'Proxy-Authenticate: Basic realm="node"\r\n' if status == 407 else ""
@@ -156,6 +188,14 @@ def error_response(status: int, detail: str) -> bytes:
         f"HTTP/1.1 {status} {PHRASES[status]}\r\n"
         f"Content-Type: text/plain; charset=utf-8\r\n"
         f"Content-Length: {len(body)}\r\n"
+        f"Proxy-Status: restunnel; error={error}; details={_quote(detail)}\r\n"
         f"{extra}Connection: close\r\n\r\n"
     )
     return head.encode() + body
+
+
+def _quote(text: str) -> str:
+    """A String of RFC 8941, which knows ASCII only."""
+    plain = "".join(char if " " <= char <= "~" else "?" for char in text)
+    escaped = plain.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from restunnel_protocol.aio.throttle import MIN_RATE
 from restunnel_protocol.limits import MAX_NODE_NAME, TOKEN_LIFETIME
 
 from ._version import __version__
+from .access import Access, hash_password, new_password
+from .accounting import Accounting
 from .clients import Clients
+from .journal import KINDS, Journal
 from .outlet import Outlet
 from .pairing import MAX_TTL, Invitation, Pairing
+from .passwords import MIN_PASSWORD, Passwords
 from .qr import terminal_qr
 from .registry import Node, Registry
 from .routing import RouteError
@@ -40,6 +45,10 @@ class Operations:
     tunnels: TunnelServer
     outlet: Outlet
     clients: Clients
+    access: Access
+    journal: Journal
+    accounting: Accounting
+    passwords: Passwords
     listeners: dict[str, str]
     started_at: float
 
@@ -53,9 +62,10 @@ class Operations:
             "listeners": self.listeners,
             "nodes": len(nodes),
             "online": sum(node.online for node in nodes),
-            "streams": sum(_streams(node) for node in nodes),
+            "streams": sum(node.stream_count for node in nodes),
             "clients": len(self.clients),
             "strangers": self.tunnels.strangers,
+            "auth_required": self.access.required,
         }
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -66,24 +76,42 @@ class Operations:
         """One node, by id or name."""
         return _describe(self._find(text))
 
-    async def rename(self, text: str, name: str) -> dict[str, Any]:
-        """Give a node another name."""
+    async def change(self, text: str, **fields: Any) -> dict[str, Any]:
+        """New values of a node's name, group, note, drain or limits."""
         node = self._find(text)
-        _check_name(name)
-        if not name:
-            raise OperationError(422, "a node needs a name")
-        if not await self.store.call(self.store.store.rename, node.record.id, name):
-            raise OperationError(409, f"another node is called {name!r}")
-        self.registry.change(node, name=name)
+        if "name" in fields:
+            _check_name(fields["name"])
+            if not fields["name"]:
+                raise OperationError(422, "a node needs a name")
+        if "group" in fields:
+            _check_name(fields["group"])
+        if fields.get("bandwidth") is not None and fields["bandwidth"] < MIN_RATE:
+            raise OperationError(422, f"a bandwidth is at least {MIN_RATE} bytes a second")
+        if not await self.store.call(self.store.store.change, node.record.id, **fields):
+            raise OperationError(409, f"another node is called {fields['name']!r}")
+        self.registry.change(node, **fields)
+        said = ", ".join(f"{name}={value}" for name, value in fields.items())
+        self.journal.note("changed", node.record, said)
         return _describe(node)
 
-    async def regroup(self, text: str, group: str) -> dict[str, Any]:
-        """Put a node into a group; empty: into none."""
+    async def traffic(self, text: str) -> dict[str, Any]:
+        """What a node has carried, day by day (UTC)."""
         node = self._find(text)
-        _check_name(group)
-        await self.store.call(self.store.store.regroup, node.record.id, group)
-        self.registry.change(node, group=group)
-        return _describe(node)
+        self.accounting.sample()
+        await self.accounting.write()
+        days = await self.store.call(self.store.store.ledger.days, node.record.id)
+        return {
+            "node": _describe(node),
+            "days": [
+                {
+                    "day": day,
+                    "bytes_received": traffic.received,
+                    "bytes_sent": traffic.sent,
+                    "streams": traffic.streams,
+                }
+                for day, traffic in days
+            ],
+        }
 
     async def revoke(self, text: str) -> dict[str, Any]:
         """Forget a node's key and end its tunnels, once that is on disk."""
@@ -91,6 +119,7 @@ class Operations:
         await self.store.call(self.store.store.revoke, node.record.id)
         if self.registry.is_current(node):
             self.registry.remove(node)
+            self.journal.note("revoked", node.record, stored=True)
         return _describe(node)
 
     async def invite(
@@ -120,11 +149,86 @@ class Operations:
 
     def explain(self, username: str) -> dict[str, Any]:
         """Which node would serve a proxy user name, or why none would."""
+        answer: dict[str, Any] = {"username": username, "node": None, "then": []}
         try:
-            node = self.outlet.choose(username)
+            first, *others = self.outlet.rank(username, use=False)
         except RouteError as error:
-            return {"username": username, "node": None, "reason": str(error)}
-        return {"username": username, "node": _describe(node), "reason": ""}
+            return {**answer, "failure": error.failure.name.lower(), "reason": str(error)}
+        answer |= {"node": _describe(first), "then": [node.name for node in others]}
+        return {**answer, "failure": "", "reason": self.outlet.why(username)}
+
+    # --- clients -----------------------------------------------------------------------
+
+    async def list_clients(self) -> list[dict[str, Any]]:
+        """Every account, and what came without one (the name is empty)."""
+        self.accounting.sample()
+        await self.accounting.write()
+        return [
+            {
+                "name": client.name,
+                "created_at": client.created_at,
+                "last_seen": client.last_seen,
+                "bytes_received": client.traffic.received,
+                "bytes_sent": client.traffic.sent,
+                "streams": client.traffic.streams,
+            }
+            for client in await self.store.call(self.store.store.ledger.clients)
+        ]
+
+    async def add_client(self, name: str) -> dict[str, Any]:
+        """An account for a client of the proxies, with its password, told this once."""
+        _check_name(name)
+        if not name:
+            raise OperationError(422, "a client needs a name")
+        password = new_password()
+        ledger = self.store.store.ledger
+        now = time.time()
+        if not await self.store.call(ledger.add_client, name, hash_password(password), now):
+            raise OperationError(409, f"a client is called {name!r} already")
+        await self.load_accounts()
+        self.journal.note("client-added", detail=name)
+        return {"name": name, "password": password}
+
+    async def remove_client(self, name: str) -> dict[str, Any]:
+        """Forget a client's password; connections that are open stay."""
+        if not await self.store.call(self.store.store.ledger.remove_client, name):
+            raise OperationError(
+                404, f"no client is called {name!r}", "see `restunnel-hub client list`"
+            )
+        await self.load_accounts()
+        self.journal.note("client-removed", detail=name)
+        return {"name": name}
+
+    async def load_accounts(self) -> None:
+        """Have the proxies know what the store knows."""
+        self.access.replace(await self.store.call(self.store.store.ledger.accounts))
+
+    # --- the hub -----------------------------------------------------------------------
+
+    async def events(
+        self, after: int = 0, limit: int = 100, kind: str = "", node: str = ""
+    ) -> list[dict[str, Any]]:
+        """The last events, oldest first."""
+        if kind and kind not in KINDS:
+            raise OperationError(422, f"no such kind of event: {kind!r}", ", ".join(KINDS))
+        await self.journal.flush()
+        found = self.registry.find(node) if node else None
+        node_id = found.id if found is not None else node  # events outlive their nodes
+        ledger = self.store.store.ledger
+        records = await self.store.call(
+            ledger.events, after=after, limit=limit, kind=kind, node_id=node_id
+        )
+        return [asdict(record) for record in records]
+
+    async def set_password(self, password: str | None) -> None:
+        """The dashboard's password; None: only one-time links log in."""
+        if password is not None and len(password) < MIN_PASSWORD:
+            raise OperationError(422, f"a password has at least {MIN_PASSWORD} characters")
+        await self.passwords.set(password)
+
+    def sees(self, received: bytes) -> bool:
+        """Whether these bytes have come in at the tunnel port, from nobody in particular."""
+        return self.tunnels.holds(received)
 
     def _find(self, text: str) -> Node:
         node = self.registry.find(text)
@@ -148,27 +252,36 @@ def describe_invitation(invitation: Invitation) -> dict[str, Any]:
 
 
 def _describe(node: Node) -> dict[str, Any]:
-    record, tunnel = node.record, node.tunnel
-    received, sent = tunnel.traffic if tunnel is not None else (0, 0)
+    record, tunnel, usage = node.record, node.tunnel, node.usage
+    if tunnel is not None:
+        tunnel.settle()
+    usage.exceeds(None, None)  # a day may have ended since the last traffic
+    obstacle = node.unavailable
     return {
         "id": record.id,
         "name": record.name,
         "group": record.group,
         "key": str(record.public_key),
+        "note": record.note,
         "online": node.online,
-        "address": tunnel.address if tunnel is not None else record.last_address,
+        "state": obstacle.name.lower() if obstacle is not None else "ready",
+        "drained": record.drained,
+        "address": node.address,
         "online_since": tunnel.since if tunnel is not None else None,
-        "streams": _streams(node),
-        "bytes_received": received,
-        "bytes_sent": sent,
+        "streams": node.stream_count,
+        "bytes_received": usage.total.received,
+        "bytes_sent": usage.total.sent,
+        "bytes_today": usage.day_bytes,
+        "bytes_this_month": usage.month_bytes,
+        "total_streams": usage.total.streams,
+        "max_streams": record.max_streams,
+        "max_day": record.max_day,
+        "max_month": record.max_month,
+        "bandwidth": record.bandwidth,
         "enrolled_at": record.enrolled_at,
         "last_seen": time.time() if node.online else node.last_seen,
         "agent": tunnel.agent if tunnel is not None else "",
     }
-
-
-def _streams(node: Node) -> int:
-    return node.tunnel.stream_count if node.tunnel is not None else 0
 
 
 def _token_state(record: TokenRecord) -> str:

@@ -1,27 +1,25 @@
-"""Clients of both proxies: negotiate, have a node connect, then relay.
+"""Clients of the proxies: negotiate, have a node connect, then relay.
 
-accepted -> Client (Socks5 or HttpProxy) -> Outlet.open -> Relay or HttpForward
+accepted -> Client (Socks5, Socks4 or HttpProxy) -> Outlet.dial -> ClientRelay or HttpForward
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from typing import Protocol
 
 from restunnel_protocol import CloseReason, ConnectFailReason, Target
-from restunnel_protocol.aio import Relay, TunnelStream
+from restunnel_protocol.aio import TunnelStream
 from restunnel_protocol.aio.sockets import as_transport
 
-from .clients import Clients, Farewell
+from .access import Access
+from .clients import ClientRelay, Clients, Farewell
 from .http_forward import HttpForward
 from .http_proxy import HttpProxy
-from .outlet import Outlet
+from .negotiation import Default, Negotiation, recognise
+from .outlet import Dial, Outlet
 from .proxy_request import Failure, ProxyRequest
 from .routing import RouteError
 from .socks5 import Socks5
-
-log = logging.getLogger(__name__)
 
 NEGOTIATION_TIMEOUT = 30.0
 """Seconds that a client may take to say what it wants."""
@@ -30,40 +28,21 @@ EARLY_LIMIT = 64 * 1024
 """Bytes kept of what a client sends before it is connected."""
 
 
-class Negotiation(Protocol):
-    """What `Socks5` and `HttpProxy` have in common."""
-
-    request: ProxyRequest | None
-    failed: bool
-
-    def receive_data(self, data: bytes) -> bytes:
-        """Take bytes from the client; the bytes to answer with."""
-
-    def success(self) -> bytes:
-        """The answer once the node has connected."""
-
-    def failure(self, failure: Failure) -> bytes:
-        """The answer if it could not."""
-
-    @property
-    def leftover(self) -> bytes:
-        """What the client sent after its request."""
-
-
 class ProxyServer:
-    """Both proxies, and every client that is being served."""
+    """The proxies, and every client that is being served."""
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet, access: Access) -> None:
         self._outlet = outlet
+        self._access = access
         self.clients = Clients()
 
     def socks(self) -> Client:
         """A protocol for a client of the SOCKS5 port."""
-        return Client(self.clients, self._outlet, Socks5())
+        return Client(self.clients, self._outlet, self._access, Socks5)
 
     def http(self) -> Client:
-        """A protocol for a client of the HTTP port."""
-        return Client(self.clients, self._outlet, HttpProxy())
+        """A protocol for a client of the HTTP port, or of the Unix socket."""
+        return Client(self.clients, self._outlet, self._access, HttpProxy)
 
     def drain(self) -> None:
         """Take no new requests; clients between two requests are let go."""
@@ -79,14 +58,17 @@ class ProxyServer:
 
 
 class Client(asyncio.Protocol):
-    """A client until it is connected: protocol of its socket, then handler of its stream."""
+    """A client until it is connected: it says what it wants, and waits for a node."""
 
-    def __init__(self, clients: Clients, outlet: Outlet, negotiation: Negotiation) -> None:
+    def __init__(self, clients: Clients, outlet: Outlet, access: Access, default: Default) -> None:
         self._clients = clients
         self._outlet = outlet
-        self._negotiation = negotiation
+        self._access = access
+        self._default = default
+        self._negotiation: Negotiation | None = None
+        self._request: ProxyRequest | None = None
         self._transport: asyncio.Transport | None = None
-        self._stream: TunnelStream | None = None
+        self._dial: Dial | None = None
         self._early = 0
         self._ended = False
         self._timer: asyncio.TimerHandle | None = None
@@ -100,23 +82,25 @@ class Client(asyncio.Protocol):
         self._timer = loop.call_later(NEGOTIATION_TIMEOUT, transport.close)
 
     def data_received(self, data: bytes) -> None:
-        negotiation, transport = self._negotiation, self._transport
+        transport, negotiation = self._transport, self._negotiation
         if transport is None:
             return
-        if negotiation.request is not None:
-            self._keep(data)
-            return
+        if negotiation is None:
+            negotiation = recognise(data[0], self._access, self._default)
+            self._negotiation = negotiation
         answer = negotiation.receive_data(data)
-        if negotiation.failed:
+        if self._request is not None:
+            self._hold_early(len(data))
+        elif negotiation.failed:
             self._say_farewell(answer)
-            return
-        if answer:
-            transport.write(answer)
-        if negotiation.request is not None:
-            self._open(negotiation.request)
+        else:
+            if answer:
+                transport.write(answer)
+            if negotiation.request is not None:
+                self._begin(negotiation, negotiation.request)
 
     def eof_received(self) -> bool:
-        if self._stream is None:
+        if self._dial is None:
             return False
         self._ended = True
         return True  # a client may end its side and still wait for the answer
@@ -124,13 +108,13 @@ class Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._stop_timer()
-        if self._stream is not None:
-            self._stream.close(CloseReason.CANCELLED)
+        if self._dial is not None:
+            self._dial.cancel()
         self._clients.leave(self)
 
     def drain(self) -> None:
         """Let go of a client that has not asked for anything yet."""
-        if self._negotiation.request is None and self._transport is not None:
+        if self._request is None and self._transport is not None:
             self._transport.close()
 
     def abort(self, reason: CloseReason) -> None:
@@ -138,42 +122,48 @@ class Client(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _keep(self, data: bytes) -> None:
+    def _hold_early(self, size: int) -> None:
         """What a client sends before it is connected; h11 or the parser holds it."""
-        self._negotiation.receive_data(data)
-        self._early += len(data)
+        self._early += size
         if self._early > EARLY_LIMIT and self._transport is not None:
             self._transport.pause_reading()
 
-    def _open(self, request: ProxyRequest) -> None:
+    # --- its request ------------------------------------------------------------------------
+
+    def _begin(self, negotiation: Negotiation, request: ProxyRequest) -> None:
         self._stop_timer()
-        negotiation = self._negotiation
+        self._request = request
         if isinstance(negotiation, HttpProxy) and negotiation.head is not None:
             transport = self._give_up_transport()
-            forward = HttpForward(self._clients, self._outlet, negotiation.connection)
+            forward = HttpForward(self._clients, self._outlet, negotiation)
             forward.attach(transport, negotiation.head, request)
             return
         try:
-            self._stream = self._outlet.open(request, self)
+            if self._outlet.is_optimistic(request):
+                self._relay(OptimisticRelay, self._outlet.open(request))
+            else:
+                self._dial = self._outlet.dial(request, self)
         except RouteError as error:
-            self._refuse(Failure(str(error), route=error))
-            return
-        if self._outlet.is_optimistic(request):
-            self._relay(OptimisticRelay)
+            self.dial_failed(Failure(str(error), route=error))
 
-    def _relay(self, kind: type[Relay]) -> None:
+    def dialled(self, stream: TunnelStream) -> None:
+        """The node has connected."""
+        self._relay(ClientRelay, stream)
+
+    def dial_failed(self, failure: Failure) -> None:
+        """No node has."""
+        assert self._negotiation is not None
+        self._dial = None
+        self._say_farewell(self._negotiation.failure(failure))
+
+    def _relay(self, kind: type[ClientRelay], stream: TunnelStream) -> None:
         """Tell the client of success, and give its socket and its stream to a relay."""
-        stream, self._stream = self._stream, None
-        assert stream is not None
+        assert self._negotiation is not None and self._request is not None
+        self._dial = None
         transport = self._give_up_transport()
         transport.write(self._negotiation.success())
-        relay = kind(stream, self._clients.leave)
-        self._clients.enter(relay)
+        relay = kind(self._clients, self._request.account, stream)
         relay.attach(transport, self._negotiation.leftover, ended=self._ended)
-
-    def _refuse(self, failure: Failure) -> None:
-        self._stream = None
-        self._say_farewell(self._negotiation.failure(failure))
 
     def _say_farewell(self, last_word: bytes) -> None:
         self._stop_timer()
@@ -188,30 +178,9 @@ class Client(asyncio.Protocol):
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-
-    # --- its stream -------------------------------------------------------------------------
-
-    def stream_connected(self, address: Target) -> None:
-        self._relay(Relay)
-
-    def stream_failed(self, reason: ConnectFailReason, detail: str) -> None:
-        self._refuse(Failure(detail or reason.name.lower().replace("_", " "), reason))
-
-    def stream_data(self, data: memoryview) -> None:
-        raise AssertionError("data before CONNECT_OK is a protocol error")
-
-    def stream_eof(self) -> None:
-        raise AssertionError("EOF before CONNECT_OK is a protocol error")
-
-    def stream_closed(self, reason: CloseReason | None, detail: str) -> None:
-        self._refuse(Failure(f"the node is gone: {detail}", ConnectFailReason.GOING_AWAY))
-
-    def stream_writable(self) -> None:
-        """Nothing has been sent yet."""
 
 
-class OptimisticRelay(Relay):
+class OptimisticRelay(ClientRelay):
     """A relay that begins before the target is connected: what the client says travels along."""
 
     def stream_connected(self, address: Target) -> None:

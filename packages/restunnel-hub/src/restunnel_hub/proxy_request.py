@@ -6,15 +6,17 @@ from dataclasses import dataclass
 
 from restunnel_protocol import ConnectFailReason, Target
 
+from .access import ANONYMOUS
 from .routing import RouteError
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyRequest:
-    """A target, and the proxy user name that chooses the node."""
+    """A target, the proxy user name that chooses the node, and the client's account."""
 
     target: Target
     username: str
+    account: str = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True)

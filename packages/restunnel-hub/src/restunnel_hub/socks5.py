@@ -1,6 +1,6 @@
 """SOCKS5 as a server sees it (RFC 1928, RFC 1929), without I/O.
 
-Only CONNECT. The user name chooses the node; a password is taken and ignored.
+Only CONNECT. The user name chooses the node; the password says who the client is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Final
 from restunnel_protocol import AddressError, ConnectFailReason, Target
 from restunnel_protocol.addresses import AddressType
 
+from .access import ANONYMOUS, Access, AccessDeniedError
 from .proxy_request import Failure, ProxyRequest
+from .routing import GUARDS
 
 VERSION: Final = 5
 AUTH_VERSION: Final = 1
@@ -64,12 +66,14 @@ class _Step(Enum):
 class Socks5:
     """One client's negotiation. Feed bytes until `request` is there or `failed` is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, access: Access) -> None:
         self.request: ProxyRequest | None = None
         self.failed = False
+        self._access = access
         self._step = _Step.GREETING
         self._received = bytearray()
         self._username = ""
+        self._account = ANONYMOUS
 
     def receive_data(self, data: bytes) -> bytes:
         """Take bytes from the client; the bytes to answer with."""
@@ -93,7 +97,8 @@ class Socks5:
     def failure(self, failure: Failure) -> bytes:
         """The answer if it could not."""
         if failure.reason is None:
-            return _reply(Reply.GENERAL_FAILURE)
+            denied = failure.route is not None and failure.route.failure in GUARDS
+            return _reply(Reply.NOT_ALLOWED if denied else Reply.GENERAL_FAILURE)
         return _reply(REPLIES[failure.reason])
 
     def _advance(self) -> bytes:
@@ -117,7 +122,7 @@ class Socks5:
         if USERNAME_PASSWORD in methods:  # a client that offers a user name means it
             self._step = _Step.AUTHENTICATION
             return bytes((VERSION, USERNAME_PASSWORD))
-        if NO_AUTHENTICATION in methods:
+        if NO_AUTHENTICATION in methods and not self._access.required:
             self._step = _Step.REQUEST
             return bytes((VERSION, NO_AUTHENTICATION))
         return self._fail(bytes((VERSION, NO_ACCEPTABLE_METHOD)))
@@ -135,11 +140,12 @@ class Socks5:
         end = end_of_name + 1 + received[end_of_name]
         if len(received) < end:
             return b""
-        raw = bytes(received[2:end_of_name])
+        name, password = bytes(received[2:end_of_name]), bytes(received[end_of_name + 1 : end])
         del received[:end]
         try:
-            self._username = raw.decode("utf-8")
-        except UnicodeDecodeError:
+            self._username = name.decode("utf-8")
+            self._account = self._access.admit(password.decode("utf-8", "surrogateescape"))
+        except (UnicodeDecodeError, AccessDeniedError):
             return self._fail(bytes((AUTH_VERSION, 1)))
         self._step = _Step.REQUEST
         return bytes((AUTH_VERSION, 0))
@@ -167,7 +173,7 @@ class Socks5:
         except (AddressError, UnicodeDecodeError):
             return self._fail(_reply(Reply.GENERAL_FAILURE))
         self._step = _Step.WAITING
-        self.request = ProxyRequest(target, self._username)
+        self.request = ProxyRequest(target, self._username, self._account)
         return b""
 
     def _fail(self, answer: bytes) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from restunnel_protocol import (
+    CloseReason,
     Connection,
     EnrollOk,
     GoAwayReason,
@@ -36,6 +37,7 @@ from restunnel_protocol.windows import WindowBudget
 
 from ._version import __version__
 from .doorkeeper import Doorkeeper
+from .journal import Journal
 from .pairing import Pairing
 from .registry import Node, Registry
 from .store import NodeRecord, StoreThread
@@ -59,13 +61,15 @@ class TunnelTimes:
 class Tunnel:
     """One tunnel of one node. Owner of its link."""
 
-    def __init__(self, node: Node, address: str, registry: Registry) -> None:
+    def __init__(self, node: Node, address: str, registry: Registry, journal: Journal) -> None:
         self.node = node
         self.address = address
         self.since = time.time()
         self.status: dict[str, Any] = {}
         self.agent = ""
         self._registry = registry
+        self._journal = journal
+        self._settled = (0, 0)
         self._link: Link | None = None
         self._closed = asyncio.get_running_loop().create_future()
         self._on_closed: Callable[[Tunnel], None] | None = None
@@ -73,6 +77,7 @@ class Tunnel:
     def start(self, link: Link, agent: str, on_closed: Callable[[Tunnel], None]) -> None:
         """The socket is attached; `on_closed` is called once it is done with."""
         self._link = link
+        link.limit_rate(self.node.record.bandwidth)
         self.agent = agent
         self._on_closed = on_closed
 
@@ -90,13 +95,29 @@ class Tunnel:
         """Bytes of this tunnel received and sent so far, as on the wire."""
         return (self._link.bytes_received, self._link.bytes_sent) if self._link else (0, 0)
 
-    def open_stream(self, target: Target, handler: StreamHandler) -> TunnelStream:
+    def open_stream(self, target: Target, handler: StreamHandler | None) -> TunnelStream:
         """Ask the node for a connection. Raises `LocalError` if it takes none."""
         if self._link is None:
             raise LocalError("the tunnel has no socket")
         if self._link.connection.stream_ids_left == 0:
             self.close(GoAwayReason.RECONNECT, "stream ids are used up")
         return self._link.open_stream(target, handler)
+
+    def limit_rate(self, rate: int | None) -> None:
+        """Let so many bytes a second pass in each direction; None: no limit."""
+        if self._link is not None:
+            self._link.limit_rate(rate)
+
+    def end_streams(self, reason: CloseReason, detail: str) -> None:
+        """End all streams, visibly; the tunnel stays."""
+        if self._link is not None:
+            self._link.end_streams(reason, detail)
+
+    def settle(self) -> None:
+        """Count what has passed since the last time on the node's account."""
+        received, sent = self._settled
+        self._settled = self.traffic
+        self.node.usage.count(self._settled[0] - received, self._settled[1] - sent)
 
     def go_away(self, reason: GoAwayReason, detail: str) -> None:
         """Announce the end; running streams go on."""
@@ -115,7 +136,8 @@ class Tunnel:
     # --- the link's owner ----------------------------------------------------------------
 
     def established(self, link: Link) -> None:
-        log.info("%s connected from %s", self.node.record.name, self.address)
+        kind = "replaced" if self.node.tunnel is not None else "connected"
+        self._journal.note(kind, self.node.record, f"from {self.address}")
         self._registry.confirm(self.node, self)
 
     def connect_requested(self, stream: TunnelStream, target: Target) -> None:
@@ -129,7 +151,9 @@ class Tunnel:
         log.info("%s says goodbye: %s", self.node.record.name, event.detail or message.reason_name)
 
     def link_closed(self, link: Link, reason: GoAwayReason | None, detail: str) -> None:
-        log.info("%s disconnected: %s", self.node.record.name, detail)
+        self.settle()
+        if self.node.tunnel is self:
+            self._journal.note("lost", self.node.record, detail)
         self._registry.lost(self.node, self)
         self._closed.set_result(None)
         if self._on_closed is not None:
@@ -146,8 +170,10 @@ class TunnelServer:
         pairing: Pairing,
         store: StoreThread,
         times: Callable[[], TunnelTimes],
+        journal: Journal,
         max_held: int,
     ) -> None:
+        self._journal = journal
         self._responder = Responder(key)
         self._registry = registry
         self._pairing = pairing
@@ -166,6 +192,10 @@ class TunnelServer:
     def strangers(self) -> int:
         """Connections that have proved nothing."""
         return self._doorkeeper.held
+
+    def holds(self, received: bytes) -> bool:
+        """Whether one of them has sent just these bytes, the beginning of a message 1."""
+        return self._doorkeeper.holds(received)
 
     def go_away(self) -> None:
         """Tell every node that the hub is stopping."""
@@ -231,7 +261,7 @@ class TunnelServer:
             record = await self._pairing.redeem(request, request.enroll, address)
             if record is None:
                 return None
-            log.info("%s enrolled from %s, key %s", record.name, address, record.public_key)
+            self._journal.note("enrolled", record, f"from {address}", stored=True)
             return self._registry.put(record), EnrollOk(record.id, record.name)
         node = self._registry.by_key(request.node)
         if node is None or not await self._is_fresh(node.record, request, address):
@@ -254,7 +284,7 @@ class TunnelServer:
     ) -> None:
         loop = asyncio.get_running_loop()
         times = self._times()
-        tunnel = Tunnel(node, address, self._registry)
+        tunnel = Tunnel(node, address, self._registry, self._journal)
         settings = Settings(
             times.ping_interval,
             times.ping_timeout,

@@ -7,6 +7,8 @@ anything (session cookie SameSite=Strict, Origin, CSRF token).
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 import time
 from collections.abc import Awaitable, Callable
@@ -20,6 +22,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from restunnel_protocol import AddressError
 from restunnel_protocol.addresses import split_host_port
 
+from ..metrics import CONTENT_TYPE, Metrics
 from ..operations import OperationError, Operations, describe_invitation
 from ..qr import svg_qr
 from .sessions import Session, Sessions
@@ -51,9 +54,12 @@ Call = Callable[[Request], Awaitable[Response]]
 class Dashboard:
     """The dashboard as an ASGI application, and its logins."""
 
-    def __init__(self, operations: Operations, address: str) -> None:
+    def __init__(self, operations: Operations, address: str, *, exposed: bool = False) -> None:
+        """`exposed`: it listens where others than this machine may come from."""
         self._operations = operations
         self._address = address
+        self._exposed = exposed
+        self._metrics = Metrics(operations)
         self._sessions = Sessions()
         self._templates = Environment(
             loader=PackageLoader("restunnel_hub.dashboard"), autoescape=select_autoescape()
@@ -63,7 +69,9 @@ class Dashboard:
         self.app.middleware("http")(self._guard)
         self.app.get("/healthz")(self._healthz)
         self.app.get("/style.css")(self._style)
+        self.app.get("/metrics")(self._metrics_page)
         self.app.get("/login")(self._login)
+        self.app.post("/login")(self._login_by_password)
         self.app.get("/")(self._overview)
         self.app.post("/pair")(self._pair)
         self.app.post("/revoke")(self._revoke)
@@ -77,7 +85,7 @@ class Dashboard:
     async def _guard(self, request: Request, call: Call) -> Response:
         """Host and Origin of every request, and headers of every response."""
         response: Response
-        if not _is_local(request.headers.get("host", "")):
+        if not self._exposed and not _is_local(request.headers.get("host", "")):
             response = PlainTextResponse("this host name is not served here\n", 421)
         elif request.method not in ("GET", "HEAD") and not _same_origin(request):
             response = PlainTextResponse("a form of another site is not taken here\n", 403)
@@ -91,18 +99,22 @@ class Dashboard:
 
     async def _form(self, request: Request) -> dict[str, str] | None:
         """The fields of a form of ours, sent by a browser that is logged in."""
-        session = self._session(request)
+        session, fields = self._session(request), await self._fields(request)
+        if session is None or fields is None:
+            return None
+        if not hmac.compare_digest(fields.get("csrf", ""), session.csrf):
+            return None
+        return fields
+
+    async def _fields(self, request: Request) -> dict[str, str] | None:
+        """The fields of a form; None if it is too large."""
         body = b""
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_FORM:
                 return None
-        fields = {
-            name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()
-        }
-        if session is None or not hmac.compare_digest(fields.get("csrf", ""), session.csrf):
-            return None
-        return fields
+        fields = parse_qs(body.decode("utf-8", "replace"))
+        return {name: values[0] for name, values in fields.items()}
 
     # --- pages ---------------------------------------------------------------------------
 
@@ -113,10 +125,47 @@ class Dashboard:
         style = self._templates.get_template("style.css").render()
         return Response(style, media_type="text/css")
 
-    async def _login(self, token: str = "") -> Response:
+    async def _metrics_page(self, request: Request) -> Response:
+        """For whoever is on this machine; where others come, for those with the password."""
+        if self._exposed and not await self._knows_password(request):
+            return Response(status_code=401, headers={"WWW-Authenticate": "Basic"})
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE)
+
+    async def _knows_password(self, request: Request) -> bool:
+        """HTTP Basic with any user name; a session will do as well."""
+        if self._session(request) is not None:
+            return True
+        scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+        try:
+            text = base64.b64decode(credentials.strip(), validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return False
+        return scheme.lower() == "basic" and await self._operations.passwords.verify(
+            text.partition(":")[2]
+        )
+
+    async def _login(self, request: Request, token: str = "") -> Response:
+        if not token:
+            return self._login_page(200, "")
         session_id = self._sessions.redeem(token)
         if session_id is None:
-            return self._page("login.html", 403, problem="This login link is used or expired.")
+            return self._login_page(403, "This login link is used or expired.")
+        return self._logged_in(request, session_id)
+
+    async def _login_by_password(self, request: Request) -> Response:
+        fields = await self._fields(request)
+        password = (fields or {}).get("password", "")
+        if not password or not await self._operations.passwords.verify(password):
+            self._operations.journal.note("login-failed", detail=f"from {_peer(request)}")
+            return self._login_page(403, "This is not the password.")
+        return self._logged_in(request, self._sessions.begin())
+
+    def _login_page(self, status: int, problem: str) -> Response:
+        has_password = self._operations.passwords.is_set
+        return self._page("login.html", status, problem=problem, has_password=has_password)
+
+    def _logged_in(self, request: Request, session_id: str) -> Response:
+        self._operations.journal.note("login", detail=f"from {_peer(request)}")
         response = RedirectResponse("/", 303)
         response.set_cookie(COOKIE, session_id, httponly=True, samesite="strict", path="/")
         return response
@@ -124,7 +173,7 @@ class Dashboard:
     async def _overview(self, request: Request) -> Response:
         session = self._session(request)
         if session is None:
-            return self._page("login.html", 401, problem="")
+            return self._login_page(401, "")
         return self._page(
             "overview.html",
             csrf=session.csrf,
@@ -135,7 +184,7 @@ class Dashboard:
     async def _pair(self, request: Request) -> Response:
         fields = await self._form(request)
         if fields is None:
-            return self._page("login.html", 403, problem="Please log in again.")
+            return self._login_page(403, "Please log in again.")
         try:
             invitation = await self._operations.invite(
                 fields.get("name", "").strip(), fields.get("group", "").strip()
@@ -148,7 +197,7 @@ class Dashboard:
     async def _revoke(self, request: Request) -> Response:
         fields = await self._form(request)
         if fields is None:
-            return self._page("login.html", 403, problem="Please log in again.")
+            return self._login_page(403, "Please log in again.")
         try:
             node = self._operations.node(fields.get("node", ""))
             if fields.get("confirm") != node["name"]:
@@ -160,6 +209,10 @@ class Dashboard:
 
     def _page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         return HTMLResponse(self._templates.get_template(template).render(**values), status)
+
+
+def _peer(request: Request) -> str:
+    return request.client.host if request.client is not None else "this machine"
 
 
 def _is_local(host: str) -> bool:

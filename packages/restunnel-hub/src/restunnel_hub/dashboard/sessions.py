@@ -44,8 +44,10 @@ class Sessions:
     def redeem(self, token: str) -> str | None:
         """The id of a new session, for a login token that is still good, once."""
         expires_at = self._logins.pop(token, 0.0)
-        if self._monotonic() >= expires_at:
-            return None
+        return self.begin() if self._monotonic() < expires_at else None
+
+    def begin(self) -> str:
+        """The id of a new session."""
         session_id = secrets.token_urlsafe(32)
         self._sessions[session_id] = Session(self._monotonic() + SESSION_LIFETIME)
         _trim(self._sessions)

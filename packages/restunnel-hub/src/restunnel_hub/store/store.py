@@ -1,33 +1,26 @@
-"""The database, one connection, every change on disk before it is acknowledged.
+"""Nodes and enrolment tokens. Every change is on disk before it is acknowledged.
 
-Rollback journal and `synchronous=FULL`: SQLite's WAL mode has a bug up to 3.51.2
-that can lose an acknowledged commit, and Python bundles older ones (decision
-0003). An acknowledged revocation or used token never comes back.
+An acknowledged revocation or used token never comes back.
 """
 
 from __future__ import annotations
 
 import secrets
-import sqlite3
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, insert, select, update
-from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Connection, delete, insert, select, update
 
 from restunnel_protocol import PublicKey
-from restunnel_protocol.program.errors import ProgramError, describe_os_error
 
-from .schema import SCHEMA_VERSION, metadata, nodes, tokens
+from .database import open_database
+from .ledger import Ledger, NewEvent, add_event
+from .schema import nodes, tokens, traffic
 
 DEFAULT_NAME = "device"
-DAMAGED_HINT = (
-    "nothing was changed; restore the file from a backup, or move it away to start anew"
-    " (every device must then be paired again)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +35,15 @@ class NodeRecord:
     enrolled_at: float
     last_seen: float | None
     last_address: str
+    note: str = ""
+    drained: bool = False
+    """It is to take no new streams."""
+    max_streams: int | None = None
+    max_day: int | None = None
+    """Bytes of its tunnels in a day (UTC), both directions; None: no limit."""
+    max_month: int | None = None
+    bandwidth: int | None = None
+    """Bytes a second, in each direction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,45 +63,12 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         """Open or create the database. Raises `ProgramError`; a bad file is left as it is."""
-        self._path = path
-        try:
-            path.touch(mode=0o600)
-        except OSError as error:
-            raise ProgramError(
-                f"cannot use the database {path}: {describe_os_error(error)}"
-            ) from error
-        self._engine = create_engine(
-            f"sqlite:///{path}",
-            poolclass=StaticPool,
-            connect_args={"check_same_thread": False},
-        )
-        event.listen(self._engine, "connect", _configure)
-        try:
-            with self._engine.begin() as connection:
-                self._check(connection)
-                metadata.create_all(connection)
-                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        except (DatabaseError, sqlite3.DatabaseError) as error:
-            reason = getattr(error, "orig", None) or error
-            raise ProgramError(
-                f"cannot use the database {path}: {reason}", hint=DAMAGED_HINT
-            ) from error
+        self._engine = open_database(path)
+        self.ledger = Ledger(self._engine)
 
     def close(self) -> None:
         """Close the file."""
         self._engine.dispose()
-
-    def _check(self, connection: Connection) -> None:
-        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-        if version > SCHEMA_VERSION:
-            raise ProgramError(
-                f"the database {self._path} was written by a newer restunnel-hub",
-                hint="install that version again; nothing was changed",
-            )
-        report = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-        if report != "ok":
-            found = report.splitlines()[-1]  # a heading may come before it
-            raise ProgramError(f"the database {self._path} is damaged: {found}", hint=DAMAGED_HINT)
 
     # --- nodes -----------------------------------------------------------------------
 
@@ -122,24 +91,27 @@ class Store:
         with self._engine.begin() as connection:
             return connection.execute(change).rowcount == 1
 
-    def rename(self, node_id: str, name: str) -> bool:
-        """Give a node a name; False if another node has it."""
+    def change(self, node_id: str, **fields: Any) -> bool:
+        """New values of a node's fields; False if another node has that name."""
         with self._engine.begin() as connection:
-            taken = select(nodes.c.id).where(nodes.c.name == name, nodes.c.id != node_id)
-            if connection.execute(taken).first():
-                return False
-            connection.execute(update(nodes).where(nodes.c.id == node_id).values(name=name))
+            if "name" in fields:
+                taken = select(nodes.c.id).where(
+                    nodes.c.name == fields["name"], nodes.c.id != node_id
+                )
+                if connection.execute(taken).first():
+                    return False
+            connection.execute(update(nodes).where(nodes.c.id == node_id).values(fields))
             return True
 
-    def regroup(self, node_id: str, group: str) -> None:
-        """Put a node into a group; empty: into none."""
-        with self._engine.begin() as connection:
-            connection.execute(update(nodes).where(nodes.c.id == node_id).values(group=group))
-
     def revoke(self, node_id: str) -> None:
-        """Forget a node's key for good."""
+        """Forget a node's key for good, and what it has carried."""
         with self._engine.begin() as connection:
-            connection.execute(nodes.delete().where(nodes.c.id == node_id))
+            name = connection.execute(select(nodes.c.name).where(nodes.c.id == node_id)).scalar()
+            if name is None:
+                return
+            connection.execute(delete(nodes).where(nodes.c.id == node_id))
+            connection.execute(delete(traffic).where(traffic.c.node_id == node_id))
+            add_event(connection, NewEvent(time.time(), "revoked", node_id, name))
 
     # --- tokens ----------------------------------------------------------------------
 
@@ -157,7 +129,7 @@ class Store:
             "expires_at": expires_at,
         }
         with self._engine.begin() as connection:
-            connection.execute(tokens.delete().where(tokens.c.expires_at < now - 86400))
+            connection.execute(delete(tokens).where(tokens.c.expires_at < now - 86400))
             connection.execute(insert(tokens).values(row))
         return TokenRecord(token_id, name, group, expires_at, None, None)
 
@@ -195,32 +167,28 @@ class Store:
             if connection.execute(live.values(used_at=now, node_id=node_id)).rowcount != 1:
                 return None
             token = connection.execute(select(tokens).where(tokens.c.hash == token_hash)).one()
-            if known is not None:
-                connection.execute(nodes.delete().where(nodes.c.id == node_id))
             wanted = token.name or (known.name if known is not None else suggested_name)
             row = {
-                "id": node_id,
-                "name": _free_name(connection, wanted or DEFAULT_NAME),
+                "name": _free_name(connection, wanted or DEFAULT_NAME, node_id),
                 "group": token.group,
-                "public_key": public_key.raw,
                 "timestamp": timestamp,
-                "enrolled_at": known.enrolled_at if known is not None else now,
                 "last_seen": now,
                 "last_address": address,
             }
-            connection.execute(insert(nodes).values(row))
+            if known is not None:
+                connection.execute(update(nodes).where(nodes.c.id == node_id).values(row))
+            else:
+                own = {"id": node_id, "public_key": public_key.raw, "enrolled_at": now}
+                connection.execute(insert(nodes).values(**own, **row))
+            event = NewEvent(now, "enrolled", node_id, row["name"], f"from {address}")
+            add_event(connection, event)
             return _node(connection.execute(select(nodes).where(nodes.c.id == node_id)).one())
 
 
-def _configure(connection: sqlite3.Connection, _record: object) -> None:
-    connection.execute("PRAGMA journal_mode = DELETE")
-    connection.execute("PRAGMA synchronous = FULL")
-
-
-def _free_name(connection: Connection, wanted: str) -> str:
-    """`wanted`, or `wanted-2` and so on if it is taken."""
+def _free_name(connection: Connection, wanted: str, node_id: str) -> str:
+    """`wanted`, or `wanted-2` and so on if another node has it."""
     taken: Callable[[str], Any] = lambda name: connection.execute(  # noqa: E731
-        select(nodes.c.id).where(nodes.c.name == name)
+        select(nodes.c.id).where(nodes.c.name == name, nodes.c.id != node_id)
     ).first()
     name, number = wanted, 1
     while taken(name):
@@ -239,4 +207,10 @@ def _node(row: Any) -> NodeRecord:
         row.enrolled_at,
         row.last_seen,
         row.last_address,
+        row.note,
+        row.drained,
+        row.max_streams,
+        row.max_day,
+        row.max_month,
+        row.bandwidth,
     )

@@ -28,6 +28,7 @@ from ..events import (
 )
 from ..messages import Status
 from .sockets import as_transport, receive_buffer, transport_socket, tune_tunnel
+from .throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -172,6 +173,9 @@ class Link(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._end: tuple[GoAwayReason | None, str] | None = None
         self._buffer = receive_buffer()
+        self._throttles: tuple[Throttle, Throttle] | None = None
+        self._sending_paused: asyncio.TimerHandle | None = None
+        self._reading_paused: asyncio.TimerHandle | None = None
         self.time = loop.time
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             Established: self._on_established,
@@ -190,8 +194,11 @@ class Link(asyncio.BufferedProtocol):
 
     # --- for the owner ---------------------------------------------------------
 
-    def open_stream(self, target: Target, handler: StreamHandler) -> TunnelStream:
-        """Hub: ask for a connection. Raises `LocalError` if the tunnel is draining."""
+    def open_stream(self, target: Target, handler: StreamHandler | None) -> TunnelStream:
+        """Hub: ask for a connection. Raises `LocalError` if the tunnel is draining.
+
+        None: the caller sets the stream's `handler` before it returns to the loop.
+        """
         stream_id = self.connection.connect(target, self.time())
         stream = self._streams[stream_id] = TunnelStream(self, stream_id, handler)
         self.flush_soon()
@@ -211,6 +218,19 @@ class Link(asyncio.BufferedProtocol):
     def close(self, reason: GoAwayReason, detail: str = "") -> None:
         """End the tunnel and all its streams at once."""
         self._dispatch(self.connection.terminate(reason, detail))
+
+    def limit_rate(self, rate: float | None) -> None:
+        """Let `rate` bytes a second pass in each direction; None: as many as there are."""
+        now = self.time()
+        self._throttles = (Throttle(rate, now), Throttle(rate, now)) if rate is not None else None
+
+    def end_streams(self, reason: CloseReason, detail: str) -> None:
+        """End all streams, visibly to both ends; the tunnel goes on."""
+        for stream in list(self._streams.values()):
+            handler = stream.handler
+            stream.close(reason, detail)
+            if handler is not None:
+                handler.stream_closed(reason, detail)
 
     @property
     def stream_count(self) -> int:
@@ -241,6 +261,8 @@ class Link(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.bytes_received += nbytes
         self._dispatch(self.connection.receive_data(self._buffer[:nbytes], self.time()))
+        if self._throttles is not None:
+            self._pause_reading(self._throttles[0].take(nbytes, self.time()))
         self.flush_if_needed()
 
     def eof_received(self) -> bool:
@@ -256,7 +278,9 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._cancel_timer()
+        for timer in (self._timer, self._sending_paused, self._reading_paused):
+            if timer is not None:
+                timer.cancel()
         self._dispatch(self.connection.receive_eof())
         assert self._end is not None
         reason, detail = self._end
@@ -280,25 +304,44 @@ class Link(asyncio.BufferedProtocol):
     def _flush(self) -> None:
         self._flush_scheduled = False
         transport = self._transport
-        while transport is not None and self._writable:
+        while transport is not None and self._writable and self._sending_paused is None:
             records = self.connection.data_to_send()
             if not records:
                 break
+            size = 0
             for record in records:
-                self.bytes_sent += len(record)
+                size += len(record)
                 transport.write(record)
+            self.bytes_sent += size
+            if self._throttles is not None:
+                self._pause_sending(self._throttles[1].take(size, self.time()))
         self._dispatch(self.connection.next_event_list())
         if self.connection.timeout_advanced:
             self._arm_timer()
 
+    def _pause_sending(self, seconds: float) -> None:
+        if seconds > 0.0:
+            self._sending_paused = self._loop.call_later(seconds, self._resume_sending)
+
+    def _resume_sending(self) -> None:
+        self._sending_paused = None
+        self._flush()
+
+    def _pause_reading(self, seconds: float) -> None:
+        if seconds > 0.0 and self._transport is not None and self._reading_paused is None:
+            self._transport.pause_reading()
+            self._reading_paused = self._loop.call_later(seconds, self._resume_reading)
+
+    def _resume_reading(self) -> None:
+        self._reading_paused = None
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     # --- timer -------------------------------------------------------------------
 
-    def _cancel_timer(self) -> None:
+    def _arm_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-
-    def _arm_timer(self) -> None:
-        self._cancel_timer()
         due = self.connection.next_timeout()
         if due is not None and self._transport is not None:
             # Bytes that arrive only move the time out; one early call arms it again.
@@ -380,6 +423,7 @@ class Link(asyncio.BufferedProtocol):
         self._end = (event.reason, event.detail)
         transport = self._transport
         if transport is not None and not transport.is_closing():
+            self._throttles = self._sending_paused = None
             self._writable = True  # the last records go out even if the buffer is full
             self._flush()
             if event.reason is GoAwayReason.PING_TIMEOUT:

@@ -20,6 +20,9 @@ GRACE: Final = 10.0
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
 
+_SWITCH: Final = {"yes": True, "true": True, "no": False, "false": False}
+
+
 def parse_duration(text: str) -> float:
     """Seconds from `500ms`, `30s`, `15m`, `2h`, `1d`, or a bare number of seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", text.strip())
@@ -41,7 +44,9 @@ class Setting:
     """One setting: `ping_interval` in TOML, `PREFIX_PING_INTERVAL`, `--ping-interval`.
 
     `parse` takes the text and raises `ValueError`. A `many` setting is a list in
-    TOML, comma-separated in the environment, and a flag that may be repeated.
+    TOML, comma-separated in the environment, and a flag that may be repeated. A
+    `switch` is true or false in TOML, yes or no in the environment, and a flag without
+    a value.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Setting:
     metavar: str
     help: str
     many: bool = False
+    switch: bool = False
 
     @property
     def flag(self) -> str:
@@ -63,8 +69,34 @@ def add_flags(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -> N
             parser.add_argument(
                 setting.flag, metavar=setting.metavar, help=setting.help, action="extend", nargs="+"
             )
+        elif setting.switch:
+            parser.add_argument(setting.flag, help=setting.help, action="store_const", const="yes")
         else:
             parser.add_argument(setting.flag, metavar=setting.metavar, help=setting.help)
+
+
+def switch(name: str, purpose: str) -> Setting:
+    """A setting that is off unless somebody switches it on."""
+    return Setting(name, parse_switch, False, "", purpose, switch=True)
+
+
+def parse_switch(text: str) -> bool:
+    """`yes` or `no`; `true` and `false` are understood. Raises `ValueError`."""
+    word = text.strip().lower()
+    if word not in _SWITCH:
+        raise ValueError(f"{text!r} is neither yes nor no")
+    return _SWITCH[word]
+
+
+def choice_of(*words: str) -> Callable[[str], str]:
+    """A parser that takes one of some words."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{text!r} is none of {', '.join(words)}")
+        return text
+
+    return parse
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -161,6 +193,8 @@ def _split(text: str) -> list[str]:
 
 def _parse(setting: Setting, raw: Any, source: str) -> Any:
     try:
+        if setting.switch and isinstance(raw, bool):
+            return raw
         if not setting.many:
             return setting.parse(_scalar(raw))
         if not isinstance(raw, list):

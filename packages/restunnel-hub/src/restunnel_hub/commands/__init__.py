@@ -1,0 +1,1 @@
+"""What the subcommands of `restunnel-hub` do; one module per subject."""

@@ -1,0 +1,1 @@
+"""One file in `versions` per change of the tables, run by alembic."""
