@@ -366,6 +366,7 @@ class HttpForward(asyncio.Protocol):
         if client.our_state is not h11.DONE or client.their_state is not h11.DONE:
             return
         self._request = None
+        self._answered = False
         if upstream is not None and upstream.our_state is upstream.their_state is h11.DONE:
             upstream.start_next_cycle()
         else:

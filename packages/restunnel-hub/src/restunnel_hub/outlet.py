@@ -151,7 +151,7 @@ class Outlet:
                 continue  # it went into draining just now
             self.outcomes["optimistic"] += 1
             return stream
-        raise self._count(RouteError(RouteFailure.OFFLINE))
+        raise self.count(RouteError(RouteFailure.OFFLINE))
 
     def _candidates(self, request: ProxyRequest) -> Iterator[Node]:
         try:
@@ -159,9 +159,10 @@ class Outlet:
                 raise RouteError(RouteFailure.STOPPING)
             return self.rank(request.username)
         except RouteError as error:
-            raise self._count(error) from None
+            raise self.count(error) from None
 
-    def _count(self, error: RouteError) -> RouteError:
+    def count(self, error: RouteError) -> RouteError:
+        """A request that no node was asked for."""
         self.outcomes[error.failure.name.lower()] += 1
         return error
 
@@ -188,7 +189,7 @@ class Dial:
         self._stream: TunnelStream | None = None
         self._node: Node | None = None
         if not self._try_next():
-            raise RouteError(RouteFailure.OFFLINE)
+            raise outlet.count(RouteError(RouteFailure.OFFLINE))
 
     def cancel(self) -> None:
         """Nobody wants it any more; the handler hears nothing."""
