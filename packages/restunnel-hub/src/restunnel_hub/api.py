@@ -95,6 +95,10 @@ def api_router(operations: Operations) -> APIRouter:
     async def revoke(node: str) -> dict[str, Any]:
         return await operations.revoke(node)
 
+    @router.get("/endpoints")
+    async def endpoints() -> list[str]:
+        return operations.endpoints()
+
     @router.post("/pairings", status_code=201)
     async def invite(wishes: NewPairing) -> dict[str, Any]:
         return describe_invitation(await operations.invite(wishes.name, wishes.group, wishes.ttl))

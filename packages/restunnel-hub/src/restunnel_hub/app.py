@@ -24,13 +24,19 @@ from restunnel_protocol.aio.sockets import tune_proxied
 from restunnel_protocol.program.errors import ExitCode, ProgramError
 from restunnel_protocol.program.files import lock, read_private, write_private
 from restunnel_protocol.program.keyfile import parse_key
-from restunnel_protocol.program.service import StopSignals, announce_ready, notify
+from restunnel_protocol.program.service import (
+    StopSignals,
+    announce_ready,
+    inherited_sockets,
+    notify,
+    watchdog,
+)
 from restunnel_protocol.program.unix import bind_unix
 
 from ._version import __version__
 from .access import Access
 from .accounting import Accounting
-from .config import Config, Paths, is_loopback
+from .config import LISTENERS, Config, Listen, Paths, check_exposure, is_loopback
 from .geo import Countries
 from .journal import Journal
 from .listening import bind, raise_descriptor_limit
@@ -54,9 +60,6 @@ RESERVED_DESCRIPTORS = 24
 STRANGERS_SHARE = 0.75
 """Part of the remaining descriptors that unproven connections may hold."""
 
-LISTENERS = ("tunnel", "socks", "http", "dashboard")
-"""Settings that are addresses to listen on."""
-
 FIXED = (*LISTENERS, "proxy_socket", "geoip", "log_format")
 """Settings that only a start takes up."""
 
@@ -66,18 +69,20 @@ PROXY_BACKLOG = 1024
 
 async def run(load: Callable[[], Config], ready_fd: int | None) -> int:
     """Run the hub until a signal stops it; the exit code. SIGHUP loads the settings again."""
-    config = load()
+    inherited = inherited_sockets()
+    config = _inherit(load(), inherited)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(lock(config.paths.lock, "a hub"))
         key = load_key(config.paths)
         store = StoreThread(Store(config.paths.database))
         stack.callback(store.close)
         _check_credentials(config, store.store.ledger)
-        sockets = _bind(config, stack)
+        sockets = _bind(config, inherited, stack)
         with StopSignals().installed() as signals:
             hub = Hub(config, key, store, sockets)
             signals.on_hangup(lambda: hub.reload(load))
             async with hub.serving():
+                stack.enter_context(watchdog())
                 announce_ready(ready_fd)
                 await signals.first.wait()
                 notify("STOPPING=1")
@@ -114,11 +119,32 @@ def _check_credentials(config: Config, ledger: Ledger) -> None:
         )
 
 
-def _bind(config: Config, stack: contextlib.AsyncExitStack) -> dict[str, socket.socket]:
+def _inherit(config: Config, inherited: dict[str, socket.socket]) -> Config:
+    """Settings that tell the addresses of the sockets that systemd hands over.
+
+    Raises `ProgramError` if there is one of no use, or one that must not be exposed.
+    """
+    strange = sorted(set(inherited) - set(LISTENERS))
+    if strange:
+        raise ProgramError(
+            f"systemd hands over a socket called {strange[0]!r}",
+            hint=f"FileDescriptorName= takes {', '.join(LISTENERS)}",
+            code=ExitCode.USAGE,
+        )
+    addresses = {name: Listen(*sock.getsockname()[:2]) for name, sock in inherited.items()}
+    config = replace(config, **addresses)  # type: ignore[arg-type]
+    check_exposure(config)
+    return config
+
+
+def _bind(
+    config: Config, inherited: dict[str, socket.socket], stack: contextlib.AsyncExitStack
+) -> dict[str, socket.socket]:
     """All network sockets, before anything is served on any of them."""
     sockets: dict[str, socket.socket] = {}
     for name in LISTENERS:
-        sockets[name] = stack.enter_context(bind(getattr(config, name), f"--{name}"))
+        sock = inherited.get(name) or bind(getattr(config, name), f"--{name}")
+        sockets[name] = stack.enter_context(sock)
     return sockets
 
 

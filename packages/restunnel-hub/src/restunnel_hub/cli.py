@@ -60,8 +60,30 @@ def _parser() -> argparse.ArgumentParser:
     password = add(
         "password", "set the dashboard's password (asked for, or stdin)", _later("hub", "password")
     )
+    _add_care(add)
     password.add_argument("--remove", action="store_true", help="only one-time URLs log in")
     return parser
+
+
+def _add_care(add: Adder) -> None:
+    doctor = add(
+        "doctor", "look for what keeps the hub from working", _later("doctor", "doctor"), json=True
+    )
+    doctor.add_argument("--config", type=Path, metavar="F", help="configuration file (TOML)")
+    backup = add("backup", "save key, database and configuration", _later("backup", "backup"))
+    backup.add_argument("file", type=Path, metavar="FILE")
+    restore = add("restore", "make the hub what a backup says", _later("backup", "restore"))
+    restore.add_argument("file", type=Path, metavar="FILE")
+    restore.add_argument("--force", action="store_true", help="put an existing hub's files aside")
+    actions = add.below("service", "run the hub for good (systemd, launchd)")
+    install = actions("install", "install and start the service", _later("service", "service"))
+    install.add_argument("--print", action="store_true", help="only show what would be written")
+    install.add_argument(
+        "arguments", nargs="*", metavar="-- OPTION", help="options of `restunnel-hub run`"
+    )
+    install.set_defaults(action="install")
+    uninstall = actions("uninstall", "stop and remove it; data stays", _later("service", "service"))
+    uninstall.set_defaults(action="uninstall", arguments=[])
 
 
 class Adder:

@@ -65,6 +65,9 @@ def _parse_endpoint(text: str) -> Endpoint:
 PRIVATE: Final = ("socks", "http", "dashboard")
 """Listeners that stay on this machine unless `expose` names them."""
 
+LISTENERS: Final = ("tunnel", *PRIVATE)
+"""Settings that are addresses to listen on."""
+
 SETTINGS: Final = (
     Setting(
         "tunnel", parse_listen, Listen("", TUNNEL_PORT), "HOST:PORT",
@@ -180,17 +183,18 @@ def load_config(paths: Paths, arguments: argparse.Namespace) -> Config:
         SETTINGS, default_file=paths.config, prefix=ENVIRONMENT_PREFIX, arguments=arguments
     )
     config = Config(paths, **values)
-    for name in PRIVATE:
-        _check_private(name, getattr(config, name), config)
+    check_exposure(config)
     return config
 
 
-def _check_private(name: str, listen: Listen, config: Config) -> None:
+def check_exposure(config: Config) -> None:
     """Raises `ProgramError` for a listener that strangers could reach by mistake."""
-    if is_loopback(listen.host) or name in config.expose:
-        return
-    raise ProgramError(
-        f"--{name}: {listen} is not a loopback address, and this service must stay private",
-        hint=f"keep it on 127.0.0.1 and use `ssh -L`; if it must be, add --expose {name}",
-        code=ExitCode.USAGE,
-    )
+    for name in PRIVATE:
+        listen = getattr(config, name)
+        if is_loopback(listen.host) or name in config.expose:
+            continue
+        raise ProgramError(
+            f"--{name}: {listen} is not a loopback address, and this service must stay private",
+            hint=f"keep it on 127.0.0.1 and use `ssh -L`; if it must be, add --expose {name}",
+            code=ExitCode.USAGE,
+        )

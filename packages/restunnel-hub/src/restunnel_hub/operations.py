@@ -157,6 +157,10 @@ class Operations:
         answer |= {"node": _describe(first), "then": [node.name for node in others]}
         return {**answer, "failure": "", "reason": self.outlet.why(username)}
 
+    def endpoints(self) -> list[str]:
+        """Where pairing links lead."""
+        return [str(endpoint) for endpoint in self.pairing.endpoints()]
+
     # --- clients -----------------------------------------------------------------------
 
     async def list_clients(self) -> list[dict[str, Any]]:

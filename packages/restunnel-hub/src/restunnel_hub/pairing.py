@@ -45,7 +45,7 @@ class Pairing:
     ) -> None:
         self._store = store
         self._key = key
-        self._endpoints = endpoints
+        self.endpoints = endpoints
         self._wall = wall
         self._monotonic = monotonic
         self._deadlines: dict[bytes, float] = {}
@@ -62,7 +62,7 @@ class Pairing:
         record = await self._store.call(
             self._store.store.add_token, token_hash, name, group, now, now + ttl
         )
-        link = PairingLink(tuple(self._endpoints()), self._key, token, int(record.expires_at))
+        link = PairingLink(tuple(self.endpoints()), self._key, token, int(record.expires_at))
         return Invitation(record, link)
 
     async def redeem(self, request: Request, enroll: Enroll, address: str) -> NodeRecord | None:

@@ -113,6 +113,11 @@ class Store:
             connection.execute(delete(traffic).where(traffic.c.node_id == node_id))
             add_event(connection, NewEvent(time.time(), "revoked", node_id, name))
 
+    def forget_tokens(self) -> None:
+        """After a restore: links that were used since the backup must not live again."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(tokens))
+
     # --- tokens ----------------------------------------------------------------------
 
     def add_token(

@@ -109,6 +109,59 @@ def announce_ready(ready_fd: int | None) -> None:
     notify("READY=1")
 
 
+@contextlib.contextmanager
+def watchdog() -> Iterator[None]:
+    """Within the block, tell systemd that the event loop goes round, if it wants to know."""
+    interval = _watchdog_interval()
+    if interval is None:
+        yield
+        return
+    telling = asyncio.get_running_loop().create_task(_tell_watchdog(interval))
+    try:
+        yield
+    finally:
+        telling.cancel()
+
+
+async def _tell_watchdog(interval: float) -> None:
+    while True:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval)
+
+
+def _watchdog_interval() -> float | None:
+    """Half of the time after which systemd gives up, in seconds (sd_watchdog_enabled(3))."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    try:
+        return int(os.environ["WATCHDOG_USEC"]) / 2_000_000
+    except (KeyError, ValueError):
+        return None
+
+
+FIRST_INHERITED: Final = 3
+"""SD_LISTEN_FDS_START of sd_listen_fds(3)."""
+
+
+def inherited_sockets() -> dict[str, socket.socket]:
+    """Listening sockets that systemd hands over, by their FileDescriptorName=.
+
+    Empty if there are none for this process. They are taken: a second call finds none.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return {}
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(variable, None)
+    found: dict[str, socket.socket] = {}
+    for number in range(count):
+        os.set_inheritable(FIRST_INHERITED + number, False)
+        name = names[number] if number < len(names) else ""
+        found[name] = socket.socket(fileno=FIRST_INHERITED + number)
+    return found
+
+
 def notify(state: str) -> None:
     """One message to systemd, if systemd started us."""
     address = os.environ.get("NOTIFY_SOCKET")
