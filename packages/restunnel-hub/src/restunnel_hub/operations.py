@@ -116,6 +116,7 @@ class Operations:
     async def revoke(self, text: str) -> dict[str, Any]:
         """Forget a node's key and end its tunnels, once that is on disk."""
         node = self._find(text)
+        await self.journal.flush()  # what led to it is told before it
         await self.store.call(self.store.store.revoke, node.record.id)
         if self.registry.is_current(node):
             self.registry.remove(node)

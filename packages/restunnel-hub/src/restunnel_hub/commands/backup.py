@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import io
 import json
-import os
 import sqlite3
 import sys
 import tarfile
@@ -19,6 +18,7 @@ from restunnel_protocol.program.errors import ExitCode, ProgramError, describe_o
 from restunnel_protocol.program.files import lock, write_private
 
 from ..config import Paths, open_paths
+from .common import call, connect_read_only
 
 MANIFEST: Final = "restunnel-hub.json"
 KEY, DATABASE, CONFIG = "hub_key.bin", "hub.sqlite3", "hub.toml"
@@ -46,16 +46,13 @@ def backup(arguments: argparse.Namespace) -> int:
         write_private(arguments.file, content.getvalue(), replace=False)
     except FileExistsError as error:
         raise ProgramError(f"{arguments.file} exists already") from error
-    print(
-        f"saved to {arguments.file}; whoever has it can be this hub: keep it safe", file=sys.stderr
-    )
+    print(f"saved to {arguments.file}", file=sys.stderr)
+    print("hint: whoever has that file can be this hub: keep it safe", file=sys.stderr)
     return ExitCode.OK
 
 
 def _settle(arguments: argparse.Namespace) -> None:
     """Have a running hub write what it has counted."""
-    from .common import call
-
     try:
         call(arguments, "GET", "/clients")
     except ProgramError as error:
@@ -69,9 +66,7 @@ def _snapshot(paths: Paths) -> bytes:
         copy = Path(directory) / DATABASE
         try:
             with (
-                contextlib.closing(
-                    sqlite3.connect(f"file:{paths.database}?mode=ro", uri=True)
-                ) as source,
+                contextlib.closing(connect_read_only(paths.database)) as source,
                 contextlib.closing(sqlite3.connect(copy)) as destination,
             ):
                 source.backup(destination)
@@ -104,7 +99,7 @@ def restore(arguments: argparse.Namespace) -> int:
             store.close()
             _put_aside(paths)
             for name in (KEY, DATABASE):
-                os.replace(fresh.directory / name, paths.directory / name)
+                (fresh.directory / name).replace(paths.directory / name)
         if CONFIG in members:
             write_private(paths.config, members[CONFIG])
     made_at = json.loads(members[MANIFEST])["made_at"]

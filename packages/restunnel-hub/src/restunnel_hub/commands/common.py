@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sqlite3
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -17,6 +19,11 @@ def call(
     from ..config import open_paths
 
     return request(open_paths(arguments).socket, method, resource, body)
+
+
+def connect_read_only(database: Path) -> sqlite3.Connection:
+    """A database that a hub may be writing to. Raises `sqlite3.Error`."""
+    return sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def print_json(document: Any) -> None:

@@ -28,7 +28,7 @@ from restunnel_protocol.program.errors import ExitCode, ProgramError, describe_o
 
 from ..config import LISTENERS, Config, Paths, load_config, open_paths
 from ..listening import bind
-from .common import call
+from .common import call, connect_read_only
 
 DESCRIPTORS: Final = 4096
 """What a household's nodes and a crawler's connections need."""
@@ -80,7 +80,7 @@ def _files(paths: Paths) -> Iterator[Finding]:
 def _database(paths: Paths) -> Finding:
     restore = "restore it from a backup (`restunnel-hub restore`)"
     try:
-        with closing(sqlite3.connect(f"file:{paths.database}?mode=ro", uri=True)) as database:
+        with closing(connect_read_only(paths.database)) as database:
             found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
             newest = database.execute("SELECT max(last_seen) FROM nodes").fetchone()[0]
     except sqlite3.Error as error:

@@ -173,7 +173,8 @@ class Ledger:
             query = query.where(events.c.node_id == node_id)
         with self._engine.connect() as connection:
             rows = connection.execute(query.order_by(events.c.number.desc()).limit(limit)).all()
-        return [EventRecord(*row) for row in reversed(rows)]
+        # Some are written a little later than others that happened after them.
+        return sorted((EventRecord(*row) for row in rows), key=lambda e: (e.at, e.number))
 
     # --- properties ------------------------------------------------------------------
 
