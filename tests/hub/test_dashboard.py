@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import socket
-import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from restunnel_hub.dashboard.sessions import LOGIN_LIFETIME, SESSION_LIFETIME, Sessions
-from support.services import Hub, check, wait_until
+from support.browser import open_browser
+from support.services import Hub, check
 
 
 @pytest.fixture(scope="module")
@@ -184,51 +182,14 @@ def test_what_the_rest_api_refuses_it_explains(hub: Hub):
     assert json.loads(hub.call("explain", "--json", "nobody"))["reason"]
 
 
-class WebDriver:
-    """A real browser, by the W3C WebDriver protocol."""
-
-    def __init__(self, port: int) -> None:
-        self.base = f"http://127.0.0.1:{port}/session"
-        flags = ["headless", "no-sandbox", "disable-gpu", "no-first-run"]
-        flags += ["disable-background-networking", "disable-component-update", "disable-sync"]
-        options = {"args": [f"--{flag}" for flag in flags]}
-        wishes = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
-        self.base += "/" + self.call("POST", "", wishes)["sessionId"]
-
-    def call(self, method: str, path: str, body: dict | None = None):
-        data = json.dumps(body).encode() if body is not None else None
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self.base + path, data, headers, method=method)
-        with urllib.request.urlopen(request) as response:
-            return json.load(response)["value"]
-
-    def find(self, selector: str) -> str:
-        wishes = {"using": "css selector", "value": selector}
-        found = wait_until(lambda: self.call("POST", "/elements", wishes), selector)
-        return "/element/" + next(iter(found[0].values()))
-
-
 @pytest.fixture
-def chromium(tmp_path: Path):
-    """Debian's Chromium under its driver."""
-    if not shutil.which("chromedriver"):
-        pytest.skip("chromium-driver is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        ["chromedriver", f"--port={port}"], stdout=subprocess.PIPE, text=True
-    )
-    for line in process.stdout:
-        if "started successfully" in line:
-            break
-    driver = WebDriver(port)
-    yield driver
-    driver.call("DELETE", "")
-    process.terminate()
-    process.communicate()
+def chromium():
+    """A browser."""
+    with open_browser() as driver:
+        yield driver
 
 
-def test_a_real_browser_logs_in_and_pairs_a_device(hub: Hub, chromium: WebDriver, tmp_path: Path):
+def test_a_real_browser_logs_in_and_pairs_a_device(hub: Hub, chromium, tmp_path: Path):
     chromium.call("POST", "/url", {"url": hub.call("dashboard").strip()})
     name = chromium.find("form[action='/pair'] input[name=name]")
     chromium.call("POST", f"{name}/value", {"text": "tv"})
