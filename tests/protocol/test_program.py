@@ -35,11 +35,13 @@ from restunnel_protocol.program.keyfile import parse_key
 from restunnel_protocol.program.settings import (
     Setting,
     add_flags,
+    choice_of,
     format_duration,
     load_settings,
     parse_duration,
     resolve,
     service_settings,
+    switch,
 )
 from restunnel_protocol.program.unix import bind_unix, connect_unix
 
@@ -416,3 +418,30 @@ def test_readiness_is_told_on_a_descriptor_and_to_systemd(tmp_path, monkeypatch,
     assert "cannot notify systemd" in capsys.readouterr().err
     with contextlib.suppress(OSError):
         os.close(writing)
+
+
+def test_a_switch_is_a_flag_a_word_or_a_truth(tmp_path):
+    settings = [switch("loud", "make noise")]
+    parser = argparse.ArgumentParser()
+    add_flags(parser, settings)
+
+    def value(*arguments: str, file=None, environment=None) -> bool:
+        flags = parser.parse_args(arguments)
+        return resolve(
+            settings, file=file or {}, prefix="X", flags=flags, environment=environment or {}
+        )["loud"]
+
+    assert value() is False
+    assert value("--loud") is True
+    assert value(file={"loud": True}) is True
+    assert value(file={"loud": "no"}) is False
+    assert value(file={"loud": True}, environment={"X_LOUD": "no"}) is False
+    with pytest.raises(ProgramError, match="neither yes nor no"):
+        value(environment={"X_LOUD": "maybe"})
+
+
+def test_a_choice_is_one_of_its_words():
+    parse = choice_of("console", "json")
+    assert parse("json") == "json"
+    with pytest.raises(ValueError, match="none of console, json"):
+        parse("xml")

@@ -339,8 +339,7 @@ async def test_one_watch_looks_after_many_sockets(monkeypatch):
 
 
 def test_only_linux_tells_of_a_peer_that_went_after_its_end(monkeypatch):
-    near, far = socket.socketpair()
-    with near, far:
+    with socket.create_server(("127.0.0.1", 0)) as near:
         monkeypatch.setattr(peer_watch.sys, "platform", "darwin")
         assert not peer_watch.peer_is_gone(near)
 
@@ -368,3 +367,13 @@ def test_options_that_a_socket_does_not_have_are_no_error():
     near, far = socket.socketpair()
     with near, far:
         tune_proxied(near)
+
+
+def test_a_peer_on_a_unix_socket_is_gone_once_it_has_closed_not_once_it_has_ended_its_side():
+    ours, theirs = socket.socketpair()
+    with ours:
+        theirs.sendall(b"unread")
+        theirs.shutdown(socket.SHUT_WR)
+        assert not peer_watch.peer_is_gone(ours)
+        theirs.close()
+        assert peer_watch.peer_is_gone(ours)

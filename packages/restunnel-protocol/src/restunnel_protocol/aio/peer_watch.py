@@ -9,6 +9,7 @@ looked at every few seconds; while there are none, no timer runs.
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import sys
 import weakref
@@ -32,6 +33,10 @@ def peer_is_gone(sock: socket.socket) -> bool:
     """Whether the kernel has seen the connection end; after a FIN only Linux says."""
     if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         return True
+    if sock.family == getattr(socket, "AF_UNIX", None):
+        poll = select.poll()
+        poll.register(sock, 0)  # what has happened to it, whether anybody reads or not
+        return bool(poll.poll(0))
     if sys.platform != "linux":
         return False
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSED

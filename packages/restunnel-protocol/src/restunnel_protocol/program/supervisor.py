@@ -16,7 +16,10 @@ from typing import Final
 
 from .errors import ProgramError, describe_os_error
 
-SYSTEM_UNITS: Final = Path("/etc/systemd/system")
+SYSTEM_UNITS = Path("/etc/systemd/system")
+
+RUNNING = Path("/run/systemd/system")
+"""There if systemd runs this system (sd_booted(3))."""
 
 NOFILE: Final = 262_144
 """Descriptors that the service may have: each proxied connection takes one."""
@@ -184,7 +187,7 @@ def _quote(word: str) -> str:
 
 
 def _need_systemd() -> None:
-    if not Path("/run/systemd/system").is_dir() or shutil.which("systemctl") is None:
+    if not RUNNING.is_dir() or shutil.which("systemctl") is None:
         raise ProgramError(
             "this system is not run by systemd",
             hint="`service install --print` shows the unit; write one for your service manager",
