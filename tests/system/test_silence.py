@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from restunnel_hub.client import request
 from restunnel_protocol import Enroll, Hello, Initiator, PairingLink, PrivateKey, Suite
 from restunnel_protocol.keys import PublicKey
 from restunnel_protocol.noise import compute_mac1, mac1_key
@@ -208,6 +209,46 @@ def test_of_many_that_race_for_a_token_one_wins(silent_hub: Hub):
     assert len(select.select(sockets, [], [], 0)[0]) == 1
     for sock in sockets:
         sock.close()
+
+
+@pytest.mark.slow
+def test_of_two_that_race_for_a_token_one_wins_a_thousand_times(hub: Hub):
+    hub.start()
+    control, address = hub.data_dir / "hub.sock", hub.address("tunnel")
+    for _ in range(1000):
+        link = PairingLink.parse(request(control, "POST", "/pairings", {})["link"])
+        sockets = [socket.create_connection(address) for _ in range(2)]
+        messages = [message_1(link.hub, enroll=Enroll(link.token)) for _ in sockets]
+        for sock, message in zip(sockets, messages, strict=True):
+            sock.sendall(message)
+        (winner,) = select.select(sockets, [], [], 10)[0]
+        assert winner.recv(1)
+        for sock in sockets:
+            sock.close()
+    assert len(hub.nodes()) == 1000
+
+
+@pytest.mark.parametrize(("age", "good"), [(899, True), (901, False)])
+def test_a_token_lives_for_fifteen_minutes_of_the_wall_clock(hub: Hub, tmp_path, age, good):
+    if not shutil.which("faketime"):
+        pytest.skip("faketime is not installed")
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    environment = faketime("+0")
+    del environment["FAKETIME"]
+    hub.start(
+        environment={
+            **environment,
+            "FAKETIME_TIMESTAMP_FILE": str(clock),
+            "FAKETIME_NO_CACHE": "1",
+        }
+    )
+    link = PairingLink.parse(hub.link())
+    clock.write_text(f"+{age}")
+    with socket.create_connection(hub.address("tunnel")) as sock:
+        sock.sendall(message_1(link.hub, enroll=Enroll(link.token)))
+        assert bool(select.select([sock], [], [], 2)[0]) is good
+    assert len(hub.nodes()) == good
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="capturing packets needs root")
