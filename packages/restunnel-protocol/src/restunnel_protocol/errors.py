@@ -79,7 +79,7 @@ class CloseReason(IntEnum):
     TIMEOUT = 0x02
     """The TCP connection behind the stream timed out."""
     POLICY = 0x03
-    """The owner's exit policy changed while the stream was open."""
+    """The owner's exit policy, or a limit that the operator has set, ended it."""
     GOING_AWAY = 0x04
     """The grace period of a stopping end is over."""
     INTERNAL = 0x05
