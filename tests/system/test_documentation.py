@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from restunnel_hub.config import SETTINGS
 from support.origin import origin, pattern_digest
 from support.services import BIN, PATIENCE, Hub, run
 
@@ -79,14 +80,24 @@ def test_the_example_of_the_protocols_readme_runs():
 @pytest.mark.parametrize("program", ["restunnel-hub", "restunnel-node"])
 def test_every_command_of_the_readmes_exists_and_takes_a_data_directory(program):
     readme = ROOT / "packages" / program / "README.md"
-    table = re.findall(r"^\| `(.+?)`", readme.read_text(), re.MULTILINE)
-    words = {cell.split()[0] for row in table for cell in row.replace("`", "").split(", ")}
+    table = re.search(r"^\| command \|.*\n\|-.*\n((?:\|.*\n)+)", readme.read_text(), re.MULTILINE)
+    cells = [re.match(r"\| (.*?) \|", row.replace("\\|", "/"))[1] for row in table[1].splitlines()]
+    words = {code.split()[0] for cell in cells for code in re.findall("`(.+?)`", cell)}
     help_text = run(program, "--help").stdout
     for word in words - {"run"}:
         assert re.search(rf"^    {word}\s", help_text, re.MULTILINE), word
         command = run(program, word, "--help")
         assert command.returncode == 0
         assert "--data-dir" in command.stdout
+
+
+def test_the_hubs_settings_are_those_of_its_readme():
+    readme = (ROOT / "packages" / "restunnel-hub" / "README.md").read_text()
+    table = re.search(r"^\| setting \|.*\n\|-.*\n((?:\|.*\n)+)", readme, re.MULTILINE)
+    cells = [row.split("|")[1] for row in table[1].splitlines()]
+    assert {name for cell in cells for name in re.findall("`(.+?)`", cell)} == {
+        setting.name for setting in SETTINGS
+    }
 
 
 def test_the_demonstration_fetches_its_page_both_ways_and_ends():
