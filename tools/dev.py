@@ -109,7 +109,9 @@ def run_tests(arguments: argparse.Namespace) -> int:
     if status:
         return status
     pytest = ["run", "pytest"]
-    side_by_side = [*pytest, "-n", "auto", "--dist", "loadgroup"]
+    # Most tests wait for processes more than they compute: two for each core.
+    workers = str(2 * (os.cpu_count() or 1))
+    side_by_side = [*pytest, "-n", workers, "--dist", "loadgroup"]
     pace = "" if arguments.slow else " and not slow"
     if arguments.rest:
         selection = [] if arguments.slow else ["-m", "not slow"]

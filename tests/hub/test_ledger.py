@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -165,8 +166,9 @@ def test_events_are_numbered_filtered_and_forgotten_in_time(store):
 
 
 def test_enrolling_and_revoking_leave_their_events(store):
-    store.add_token(b"hash", "phone", "", NOW, NOW + 900)
-    node = store.enrol(b"hash", PublicKey(KEY), 5, "device", "192.0.2.1", NOW)
+    now = time.time()
+    store.add_token(b"hash", "phone", "", now, now + 900)
+    node = store.enrol(b"hash", PublicKey(KEY), 5, "device", "192.0.2.1", now)
     store.ledger.add_traffic({node.id: {"2026-11-29": Traffic(1, 1, 1)}}, {}, NOW)
     store.revoke(node.id)
     store.revoke(node.id)

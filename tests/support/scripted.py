@@ -69,15 +69,22 @@ class ScriptedNode:
         loop = asyncio.get_running_loop()
         hello = Hello(time.time_ns())
         dialled = await dial_hub(link.endpoints[0], self.key, link.hub, hello, enroll=enroll)
+        self.ended = loop.create_future()
         connection = Connection(Role.NODE, dialled.session, loop.time())
         tunnel = Link(connection, self, loop=loop, dead_after=40, leftover=dialled.leftover)
         await loop.create_connection(lambda: tunnel, sock=dialled.sock)
         self.link = tunnel
 
-    def leave(self) -> None:
-        """End the tunnel."""
+    def close(self) -> None:
+        """Begin to end the tunnel."""
         assert self.link is not None
         self.link.close(GoAwayReason.SHUTDOWN)
+
+    async def leave(self) -> None:
+        """End the tunnel, if the hub has not, and see its socket closed."""
+        if not self.ended.done():
+            self.close()
+        await self.ended
 
     def connect_requested(self, stream: Any, target: Target) -> None:
         self.asked.append(target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -15,6 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from restunnel_hub.client import request
+from restunnel_protocol.program.settings import parse_duration
 
 BIN = Path(sys.executable).parent
 PATIENCE = 30.0
@@ -142,15 +144,25 @@ class Hub(Service):
         super().start(*ports, *arguments, environment=environment)
         self.listeners: dict[str, str] = self.status()["listeners"]
 
+    def ask(self, resource: str) -> Any:
+        """What the REST API answers, as the command line asks it, without its start-up."""
+        return request(self.data_dir / "hub.sock", "GET", resource)
+
     def status(self) -> Any:
-        return json.loads(self.call("status", "--json"))
+        return self.ask("/status")
 
     def nodes(self) -> Any:
-        return json.loads(self.call("nodes", "--json"))
+        return self.ask("/nodes")
 
     def link(self, *arguments: str) -> str:
         """A new pairing link."""
-        link: str = json.loads(self.call("pair", "--json", *arguments))["link"]
+        wishes: dict[str, Any] = {
+            name.removeprefix("--"): value
+            for name, value in zip(arguments[::2], arguments[1::2], strict=True)
+        }
+        if "ttl" in wishes:
+            wishes["ttl"] = parse_duration(wishes["ttl"])
+        link: str = request(self.data_dir / "hub.sock", "POST", "/pairings", wishes)["link"]
         return link
 
     def address(self, listener: str) -> tuple[str, int]:

@@ -35,6 +35,7 @@ def test_a_healthy_hub_is_found_healthy_and_its_port_leads_to_it(own_tunnel: tup
     assert port["state"] == "ok"
 
 
+@pytest.mark.patient
 def test_a_port_that_leads_elsewhere_is_found(hub: Hub):
     with socket.create_server(("127.0.0.1", 0)) as other, socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -77,6 +78,7 @@ def test_findings_are_printed_for_people(own_tunnel: tuple[Hub, Node]):
     assert "ok       hub: running" in text
 
 
+@pytest.mark.patient
 def test_a_restored_hub_is_the_same_hub_to_its_nodes(own_tunnel: tuple[Hub, Node], tmp_path: Path):
     hub, node = own_tunnel
     name = hub.nodes()[0]["name"]

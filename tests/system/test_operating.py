@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import threading
 import time
+from urllib.parse import quote
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -37,13 +38,13 @@ from support.services import (
 
 def explained(hub: Hub, username: str = "") -> str:
     """The failure that `explain` tells; empty if somebody serves."""
-    failure: str = json.loads(hub.call("explain", "--json", username))["failure"]
+    failure: str = hub.ask(f"/explain?username={quote(username)}")["failure"]
     return failure
 
 
 def named(hub: Hub, name: str = "phone") -> dict[str, object]:
     """One node."""
-    shown: dict[str, object] = json.loads(hub.call("node", "show", name, "--json"))
+    shown: dict[str, object] = hub.ask(f"/nodes/{name}")
     return shown
 
 
@@ -90,7 +91,7 @@ async def test_no_more_streams_than_the_limit(hub: Hub):
     assert code == 0
     for each in (sock, other, *(stream for stream, _ in streams)):
         each.close()
-    node.leave()
+    await node.leave()
 
 
 async def test_a_drained_node_finishes_what_it_has_and_gets_nothing_new(hub: Hub):
@@ -115,12 +116,12 @@ async def test_a_drained_node_finishes_what_it_has_and_gets_nothing_new(hub: Hub
     sock, code = await connect(hub)
     assert code == 0
     sock.close()
-    node.leave()
+    await node.leave()
 
 
 async def test_bytes_of_a_day_end_the_streams_and_take_no_new_ones(hub: Hub):
     hub.start()
-    await scripted(hub)
+    node = await scripted(hub)
     await call(hub, "node", "limit", "phone", "--per-day", "300kB", "--per-month", "1GB")
     sock, code = await connect(hub)
     assert code == 0
@@ -144,6 +145,7 @@ async def test_bytes_of_a_day_end_the_streams_and_take_no_new_ones(hub: Hub):
     assert shown["online"]
     assert "quota" in await call(hub, "events", "--kind", "quota")
     await asyncio.to_thread(hub.stop)
+    await node.leave()
     await asyncio.to_thread(hub.start)
     shown = await asyncio.to_thread(named, hub)
     assert 400_000 < shown["bytes_this_month"] < 450_000
@@ -172,7 +174,7 @@ async def test_a_bandwidth_is_kept_in_both_directions_also_by_running_streams(hu
     assert done.returncode == 2
     assert "at least" in done.stderr
     sock.close()
-    node.leave()
+    await node.leave()
 
 
 async def test_a_note_and_who_a_node_is(hub: Hub):
@@ -185,7 +187,7 @@ async def test_a_note_and_who_a_node_is(hub: Hub):
     assert shown["address"] == "127.0.0.1"
     text = await call(hub, "node", "show", "phone")
     assert "max streams: no limit" in text
-    node.leave()
+    await node.leave()
 
 
 def test_counters_survive_a_restart_and_can_be_exported(own_tunnel: tuple[Hub, Node]):
@@ -300,7 +302,7 @@ async def test_metrics_count_nodes_streams_and_every_reason(hub: Hub):
     assert await asyncio.to_thread(get, hub, "/healthz") == (200, "ok\n")
     assert (await asyncio.to_thread(get, hub, "/metrics", Host="evil.test"))[0] == 421
     sock.close()
-    node.leave()
+    await node.leave()
 
 
 def test_an_exposed_dashboard_asks_for_the_password_everywhere(hub: Hub):

@@ -139,6 +139,7 @@ def test_a_token_is_neither_in_the_database_nor_in_a_log(hub: Hub, node: Node):
     assert text not in hub.log + node.log
 
 
+@pytest.mark.patient
 def test_a_revoked_node_is_cut_off_and_meets_silence(own_tunnel: tuple[Hub, Node]):
     hub, node = own_tunnel
     hub.call("node", "revoke", hub.nodes()[0]["id"])

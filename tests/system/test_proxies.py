@@ -129,8 +129,7 @@ async def test_failures_tell_the_nodes_reason_in_every_protocol(hub: Hub):
             assert fields[b"proxy-status"].startswith(b"restunnel; " + error + b"; details=")
             assert fields[b"connection"] == b"close"
             assert len(body.splitlines()) == 1
-    node.leave()
-    await node.ended
+    await node.leave()
 
 
 @pytest.mark.parametrize(
@@ -148,7 +147,7 @@ async def test_what_is_no_request_to_a_proxy_gets_400_and_reaches_no_node(hub: H
         assert line == b"HTTP/1.1 400 Bad Request"
         assert fields[b"proxy-status"].startswith(b"restunnel; error=http_request_error; ")
     assert node.asked == []
-    node.leave()
+    await node.leave()
 
 
 async def test_a_dial_that_fails_on_one_node_is_made_on_another(hub: Hub):
@@ -173,8 +172,8 @@ async def test_a_dial_that_fails_on_one_node_is_made_on_another(hub: Hub):
     sock.close()
     assert code == 5
     assert second.asked == [Target("target.test", 80)]
-    first.leave()
-    second.leave()
+    await first.leave()
+    await second.leave()
 
 
 async def test_a_tunnel_that_is_lost_during_a_dial_is_replaced_by_another(hub: Hub):
@@ -184,7 +183,7 @@ async def test_a_tunnel_that_is_lost_during_a_dial_is_replaced_by_another(hub: H
     class Leaving(ScriptedNode):
         def connect_requested(self, stream, target):
             self.asked.append(target)
-            self.leave()
+            self.close()
 
     first = Leaving(lambda target: None)
     await first.join(hub, "--name", "first")
@@ -193,7 +192,8 @@ async def test_a_tunnel_that_is_lost_during_a_dial_is_replaced_by_another(hub: H
     sock, code = await asyncio.to_thread(socks_connect, hub.address("socks5"), "target.test", 80)
     sock.close()
     assert (code, len(first.asked), len(second.asked)) == (0, 1, 1)
-    second.leave()
+    await first.leave()
+    await second.leave()
 
 
 async def test_an_exit_that_is_not_the_expected_one_is_never_used(hub: Hub):
@@ -216,7 +216,7 @@ async def test_an_exit_that_is_not_the_expected_one_is_never_used(hub: Hub):
         assert explained["node"] is None
         assert "expected" in explained["reason"]
     assert len(node.asked) == asked
-    node.leave()
+    await node.leave()
 
 
 def authorization(password: str) -> str:

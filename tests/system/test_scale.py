@@ -144,6 +144,4 @@ async def test_a_thousand_nodes_hold_for_a_minute(hub: Hub, many_descriptors: No
     assert used / NODES < 60_000
     for _, writer in streams:
         writer.close()
-    for node in nodes:
-        node.leave()
-    await asyncio.gather(*(node.ended for node in nodes))
+    await asyncio.gather(*(node.leave() for node in nodes))

@@ -118,6 +118,7 @@ def say(address: tuple[str, int], data: bytes) -> socket.socket:
     return sock
 
 
+@pytest.mark.patient
 @pytest.mark.parametrize("seconds", [60, pytest.param(600, marks=pytest.mark.slow)])
 def test_strangers_get_neither_a_byte_nor_a_close(silent_hub: Hub, seconds: int):
     address = silent_hub.address("tunnel")
