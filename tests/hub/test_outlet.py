@@ -213,3 +213,25 @@ def test_a_decision_is_explained(username, words):
 def test_spread_is_explained():
     outlet = Outlet(FakeRegistry("a"), lambda: RoutePolicy(spread=True))
     assert outlet.why("") == "the least loaded of all nodes"
+
+
+def test_a_session_moves_on_when_its_lifetime_is_over(monkeypatch):
+    now = 0.0
+    outlet = Outlet(FakeRegistry(*"abcdefgh"), lambda: RoutePolicy(session_lifetime=100.0))
+    monkeypatch.setattr(outlet._sessions, "_monotonic", lambda: now)
+
+    def chosen(username: str) -> str:
+        return next(outlet.rank(username)).name
+
+    first, brief, forever = "session=x", "session=z,lifetime=10s", "session=y,lifetime=0"
+    before = {username: chosen(username) for username in (first, forever)}
+    now = 50.0
+    assert chosen(first) == before[first]
+    moved = set()
+    for step in range(1, 20):
+        now = step * 100.0
+        moved.add(chosen(first))
+        assert chosen(first) == chosen(first)
+        assert chosen(forever) == before[forever]
+    assert len(moved) > 3
+    assert len({chosen(brief) for _ in range(3)}) == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from restunnel_hub.pairing import Pairing
+from restunnel_hub.pairing import Pairing, usable_name
 from restunnel_hub.store import Store, StoreThread
 from restunnel_protocol import Endpoint, Enroll, Hello, Initiator, PrivateKey, PublicKey, Responder
 
@@ -175,3 +175,16 @@ async def test_links_carry_the_hubs_endpoints_and_key(paired):
     assert str(link.endpoints[0]) == "hub.example:9000"
     assert link.expires_at == NOW + 900
     assert os.urandom(32) != link.token != (await pairing.invite()).link.token
+
+
+@pytest.mark.parametrize(
+    ("suggested", "name"),
+    [
+        ("Anna's phone", "Anna's phone"),
+        ("a,b=c", "a-b-c"),
+        (" \u202eevil\u009b31m ", "evil31m"),
+        ("\u200b", ""),
+    ],
+)
+def test_what_a_device_calls_itself_is_made_fit_for_use(suggested, name):
+    assert usable_name(suggested) == name

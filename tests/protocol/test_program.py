@@ -318,7 +318,7 @@ def test_services_share_the_settings_of_their_tunnels():
 def test_control_sockets_work_in_directories_of_any_length(tmp_path, length):
     path = tmp_path / ("d" * length) / "sock"
     path.parent.mkdir()
-    path.write_bytes(b"left over")
+    bind_unix(path).close()  # left over
     with bind_unix(path) as listener:
         assert path.stat().st_mode & 0o777 == 0o600
         with connect_unix(path, not_running="no", hint="", timeout=5) as sock:
@@ -326,6 +326,19 @@ def test_control_sockets_work_in_directories_of_any_length(tmp_path, length):
             listener.setblocking(True)
             with listener.accept()[0] as accepted:
                 assert accepted.recv(1) == b"x"
+
+
+def test_a_unix_socket_takes_no_place_of_another_or_of_a_file(tmp_path):
+    path = tmp_path / "sock"
+    with bind_unix(path), pytest.raises(ProgramError, match="address in use"):
+        bind_unix(path)
+    notes = tmp_path / "notes.txt"
+    notes.write_text("keep me")
+    with pytest.raises(ProgramError, match="there is a file, and no socket"):
+        bind_unix(notes)
+    assert notes.read_text() == "keep me"
+    with pytest.raises(ProgramError, match="cannot listen on"):
+        bind_unix(notes / "sock")
 
 
 def test_control_sockets_that_cannot_be_had_are_errors(tmp_path, monkeypatch):

@@ -25,6 +25,9 @@ DELAY: Final = 1.0
 REFUSED_DELAY: Final = 30.0
 """Seconds over which a node's refusals are counted together."""
 
+MAX_REFUSED: Final = 1000
+"""Refusals that are counted apart at once: as many nodes, or targets where those are logged."""
+
 KINDS: Final = {
     "started": "the hub began to serve",
     "stopped": "the hub has stopped, in order",
@@ -81,7 +84,9 @@ class Journal:
         self._refused[key] = NewEvent(
             event.at, event.kind, event.node_id, event.node, detail, count
         )
-        if self._refused_timer is None:
+        if len(self._refused) >= MAX_REFUSED:
+            self._flush_refused()
+        elif self._refused_timer is None:
             self._refused_timer = asyncio.get_running_loop().call_later(
                 REFUSED_DELAY, self._flush_refused
             )
@@ -95,7 +100,9 @@ class Journal:
         return event
 
     def _flush_refused(self) -> None:
-        self._refused_timer = None
+        if self._refused_timer is not None:
+            self._refused_timer.cancel()
+            self._refused_timer = None
         self._pending += self._refused.values()
         self._refused.clear()
         self._flush_soon()

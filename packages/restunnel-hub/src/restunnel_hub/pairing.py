@@ -76,7 +76,7 @@ class Pairing:
             token_hash,
             request.node,
             request.hello.timestamp,
-            enroll.name,
+            usable_name(enroll.name),
             address,
             self._wall(),
         )
@@ -85,6 +85,13 @@ class Pairing:
         """Tokens a day past their time; until then the deadline keeps them dead."""
         limit = self._monotonic() - MAX_TTL
         self._deadlines = {key: when for key, when in self._deadlines.items() if when > limit}
+
+
+def usable_name(suggested: str) -> str:
+    """A device's own name for itself, fit to be typed, printed and used as a user name."""
+    return "".join(
+        "-" if char in ",=" else char for char in suggested if char.isprintable()
+    ).strip()
 
 
 def advertised_host() -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from .errors import ExitCode, ProgramError
+from .errors import ExitCode, ProgramError, describe_os_error
 
 _MAX_PATH: Final = 100
 """Bytes that every system takes in sun_path (104 on macOS, 108 on Linux, with the NUL)."""
@@ -29,12 +30,11 @@ def _short_path(path: Path) -> Iterator[str]:
 
 
 def bind_unix(path: Path) -> socket.socket:
-    """A listening socket at `path`, mode 0600. What lay there before is removed.
+    """A listening socket at `path`, mode 0600, in the place of one that nobody listens on.
 
-    The caller holds the data directory's lock, so nobody else listens there.
+    Raises `ProgramError` if somebody does, or if something else lies there.
     """
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
+    _make_room(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     previous = os.umask(0o177)
     try:
@@ -48,6 +48,23 @@ def bind_unix(path: Path) -> socket.socket:
     finally:
         os.umask(previous)
     return sock
+
+
+def _make_room(path: Path) -> None:
+    """Remove a socket that was left behind."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise ProgramError(f"cannot listen on {path}: there is a file, and no socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, _short_path(path) as name:
+            probe.connect(name)
+    except (FileNotFoundError, ConnectionRefusedError):
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ProgramError(f"cannot listen on {path}: {describe_os_error(error)}") from error
+    else:
+        raise ProgramError(
+            f"cannot listen on {path}: address in use", hint="another program listens there"
+        )
 
 
 def connect_unix(path: Path, *, not_running: str, hint: str, timeout: float) -> socket.socket:
