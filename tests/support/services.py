@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from restunnel_hub.client import request
+from restunnel_node.policy import OwnerPolicy
+from restunnel_protocol.exit_policy import Rule
+from restunnel_protocol.program.files import make_private_directory
 from restunnel_protocol.program.settings import parse_duration
 
 BIN = Path(sys.executable).parent
@@ -185,7 +188,9 @@ class Node(Service):
         self.call("pair", hub.link(*arguments))
 
     def allow(self, rule: str) -> None:
-        self.call("policy", "allow", rule)
+        """What `restunnel-node policy allow` does, without its start-up."""
+        make_private_directory(self.data_dir)
+        OwnerPolicy(self.data_dir / "policy.toml").add(Rule.parse("allow", rule))
 
 
 def socks_connect(

@@ -35,6 +35,15 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     hub.destroy()
 
 
+@pytest.fixture(scope="module")
+def common_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """A running hub for tests that bring nodes of their own, by names of their own."""
+    hub = Hub(tmp_path_factory.mktemp("common") / "hub")
+    hub.start()
+    yield hub
+    hub.destroy()
+
+
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
     """A node of the test's own, neither paired nor started."""

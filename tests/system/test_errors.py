@@ -128,10 +128,10 @@ def test_a_private_service_is_not_exposed(tmp_path: Path, name: str):
         done = run("restunnel-hub", "run", "--data-dir", tmp_path / "hub", f"--{name}={host}:0")
         message = rf"--{name}: \S+ is not a loopback address, and this service must stay private"
         assert_clear(done, "restunnel-hub", 2, message)
-        exposed = [f"--{name}={host}:0", "--expose", name]
-        done = run("restunnel-hub", "run", "--data-dir", tmp_path / "hub", *exposed)
-        message = rf"--{name}: an exposed \w+ needs .*, and there (is|are) none"
-        assert_clear(done, "restunnel-hub", 2, message)
+    exposed = [f"--{name}=0.0.0.0:0", "--expose", name]
+    done = run("restunnel-hub", "run", "--data-dir", tmp_path / "hub", *exposed)
+    message = rf"--{name}: an exposed \w+ needs .*, and there (is|are) none"
+    assert_clear(done, "restunnel-hub", 2, message)
 
 
 def test_bad_configuration_names_its_source(tmp_path: Path):

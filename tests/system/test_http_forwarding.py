@@ -18,6 +18,8 @@ from support.services import (
     wait_until,
 )
 
+pytestmark = pytest.mark.xdist_group("http forwarding")  # they share a hub and a node
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 

@@ -27,6 +27,8 @@ from support.services import (
     wait_until,
 )
 
+pytestmark = pytest.mark.xdist_group("proxies")  # most share a hub
+
 SIZE = 50_000
 
 
@@ -107,8 +109,8 @@ REASONS = {
 }
 
 
-async def test_failures_tell_the_nodes_reason_in_every_protocol(hub: Hub):
-    hub.start()
+async def test_failures_tell_the_nodes_reason_in_every_protocol(common_hub: Hub):
+    hub = common_hub
     node = ScriptedNode(lambda target: ConnectFailReason(target.port))
     await node.join(hub)
     await asyncio.to_thread(hub.wait_online)
@@ -136,8 +138,10 @@ async def test_failures_tell_the_nodes_reason_in_every_protocol(hub: Hub):
     "request_line",
     ["GET / HTTP/1.1", "GET /x HTTP/1.1", "OPTIONS * HTTP/1.1", "GET https://a.test/ HTTP/1.1"],
 )
-async def test_what_is_no_request_to_a_proxy_gets_400_and_reaches_no_node(hub: Hub, request_line):
-    hub.start()
+async def test_what_is_no_request_to_a_proxy_gets_400_and_reaches_no_node(
+    common_hub: Hub, request_line
+):
+    hub = common_hub
     node = ScriptedNode(lambda target: None)
     await node.join(hub)
     await asyncio.to_thread(hub.wait_online)
@@ -150,8 +154,8 @@ async def test_what_is_no_request_to_a_proxy_gets_400_and_reaches_no_node(hub: H
     await node.leave()
 
 
-async def test_a_dial_that_fails_on_one_node_is_made_on_another(hub: Hub):
-    hub.start()
+async def test_a_dial_that_fails_on_one_node_is_made_on_another(common_hub: Hub):
+    hub = common_hub
     first = ScriptedNode(lambda target: ConnectFailReason.NETWORK_UNREACHABLE)
     second = ScriptedNode(lambda target: None)
     await first.join(hub, "--name", "first", "--group", "home")
@@ -176,8 +180,8 @@ async def test_a_dial_that_fails_on_one_node_is_made_on_another(hub: Hub):
     await second.leave()
 
 
-async def test_a_tunnel_that_is_lost_during_a_dial_is_replaced_by_another(hub: Hub):
-    hub.start()
+async def test_a_tunnel_that_is_lost_during_a_dial_is_replaced_by_another(common_hub: Hub):
+    hub = common_hub
     second = ScriptedNode(lambda target: None)
 
     class Leaving(ScriptedNode):
@@ -186,8 +190,8 @@ async def test_a_tunnel_that_is_lost_during_a_dial_is_replaced_by_another(hub: H
             self.close()
 
     first = Leaving(lambda target: None)
-    await first.join(hub, "--name", "first")
-    await second.join(hub, "--name", "second")
+    await first.join(hub, "--name", "leaving")
+    await second.join(hub, "--name", "staying")
     await asyncio.to_thread(hub.wait_online, 2)
     sock, code = await asyncio.to_thread(socks_connect, hub.address("socks5"), "target.test", 80)
     sock.close()
@@ -196,8 +200,8 @@ async def test_a_tunnel_that_is_lost_during_a_dial_is_replaced_by_another(hub: H
     await second.leave()
 
 
-async def test_an_exit_that_is_not_the_expected_one_is_never_used(hub: Hub):
-    hub.start()
+async def test_an_exit_that_is_not_the_expected_one_is_never_used(common_hub: Hub):
+    hub = common_hub
     node = ScriptedNode(lambda target: None)
     await node.join(hub)
     await asyncio.to_thread(hub.wait_online)
