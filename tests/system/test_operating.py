@@ -295,6 +295,7 @@ async def test_metrics_count_nodes_streams_and_every_reason(hub: Hub):
     assert samples["restunnel_requests_total", "connected"] == 1
     assert samples["restunnel_requests_total", "optimistic"] == 1
     assert samples["restunnel_requests_total", "unknown"] == 1
+    assert samples["restunnel_requests_total", "refused"] == 0  # there before it has happened
     assert samples["restunnel_requests_total", "exit_address"] == 1
     assert samples["restunnel_node_streams_opened_total", "phone"] == 2
     assert samples["restunnel_events_total", "connected"] == 1

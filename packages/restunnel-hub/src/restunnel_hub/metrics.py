@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from ._version import __version__
 from .operations import Operations
+from .outlet import OUTCOMES
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -45,7 +46,7 @@ class Metrics(Collector):
             "requests",
             "Proxy requests by what became of them.",
             ["outcome"],
-            {(name,): count for name, count in self._operations.outlet.outcomes.items()},
+            {(name,): self._operations.outlet.outcomes[name] for name in OUTCOMES},
         )
         yield _counter(
             "events",

@@ -44,6 +44,14 @@ Not without that proof, or one target with a broken name server would turn every
 away in turn; and not for want of a route, as a node without IPv6 is as good as ever.
 """
 
+OUTCOMES: Final = (
+    "connected",
+    "optimistic",
+    *(failure.name.lower() for failure in RouteFailure),
+    *(reason.name.lower() for reason in ConnectFailReason),
+)
+"""What may become of a request: all names that are counted."""
+
 parsed: Final = lru_cache(1024)(parse_route)
 """`parse_route`; most clients say the same for each connection."""
 
@@ -86,7 +94,7 @@ class Outlet:
         self._sessions = SessionClock()
         self._closed = False
         self.outcomes: Counter[str] = Counter()
-        """Requests by what became of them: `connected`, or the name of the reason."""
+        """Requests by what became of them, by the names of `OUTCOMES`."""
 
     @property
     def closed(self) -> bool:
