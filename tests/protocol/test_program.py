@@ -458,3 +458,15 @@ def test_a_choice_is_one_of_its_words():
     assert parse("json") == "json"
     with pytest.raises(ValueError, match="none of console, json"):
         parse("xml")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
+def test_what_root_writes_into_a_services_directory_is_the_services(tmp_path):
+    directory = tmp_path / "state"
+    directory.mkdir(mode=0o700)
+    os.chown(directory, 4711, 4712)
+    write_private(directory / "key", b"secret")
+    lock(directory / "lock", "a service").close()
+    for name in ("key", "lock"):
+        status = (directory / name).stat()
+        assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (4711, 4712, 0o600)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import plistlib
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from restunnel_protocol.program import supervisor
+from restunnel_protocol.program import service_command, supervisor
 from restunnel_protocol.program.errors import ProgramError
 from restunnel_protocol.program.supervisor import Service, find_executable, install, uninstall
 
@@ -154,3 +155,42 @@ def test_a_program_that_others_can_run_is_taken():
 def test_the_program_that_runs_is_the_one_that_is_installed(machine, monkeypatch):
     monkeypatch.setattr(sys, "argv", [str(script(machine / "venv" / "restunnel-x"))])
     assert find_executable("restunnel-x") == machine / "venv" / "restunnel-x"
+
+
+def parsed(*words: str):
+    parser, common = argparse.ArgumentParser(), argparse.ArgumentParser(add_help=False)
+    common.add_argument("--data-dir", default=argparse.SUPPRESS)
+    command = service_command.run_service_command
+    service_command.add_service_actions(parser.add_subparsers(), common, command)
+    return parser.parse_args(words)
+
+
+@pytest.mark.parametrize(
+    ("user", "words", "run"),
+    [
+        (0, [], "run --data-dir /var/lib/restunnel-x"),
+        (0, ["--data-dir", "/srv/x", "--", "--grace", "5s"], "run --data-dir /srv/x --grace 5s"),
+        (1000, ["--", "--verbose"], "run --verbose"),
+    ],
+)
+def test_the_command_shows_installs_and_removes(machine, monkeypatch, capsys, user, words, run):
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    command = service_command.run_service_command
+    shown = parsed("install", "--print", *words)
+    assert command("restunnel-x", "A service", shown) == 0
+    assert f"restunnel-x {run}\n" in capsys.readouterr().out
+    assert command("restunnel-x", "A service", parsed("install", *words)) == 0
+    said = capsys.readouterr().err
+    assert "installed and started" in said
+    assert ("--data-dir" in said) == (user == 0)
+    assert command("restunnel-x", "A service", parsed("uninstall")) == 0
+    assert "stopped and removed" in capsys.readouterr().err
+
+
+def test_the_command_on_macos(machine, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    shown = parsed("install", "--print")
+    assert service_command.run_service_command("restunnel-x", "A service", shown) == 0
+    assert "<key>ProgramArguments</key>" in capsys.readouterr().out
+    service_command.run_service_command("restunnel-x", "A service", parsed("install"))
+    assert "hint:" not in capsys.readouterr().err

@@ -75,15 +75,7 @@ def _add_care(add: Adder) -> None:
     restore = add("restore", "make the hub what a backup says", _later("backup", "restore"))
     restore.add_argument("file", type=Path, metavar="FILE")
     restore.add_argument("--force", action="store_true", help="put an existing hub's files aside")
-    actions = add.below("service", "run the hub for good (systemd, launchd)")
-    install = actions("install", "install and start the service", _later("service", "service"))
-    install.add_argument("--print", action="store_true", help="only show what would be written")
-    install.add_argument(
-        "arguments", nargs="*", metavar="-- OPTION", help="options of `restunnel-hub run`"
-    )
-    install.set_defaults(action="install")
-    uninstall = actions("uninstall", "stop and remove it; data stays", _later("service", "service"))
-    uninstall.set_defaults(action="uninstall", arguments=[])
+    add.service("run the hub for good (systemd, launchd)", _later("service", "service"))
 
 
 class Adder:
@@ -110,6 +102,14 @@ class Adder:
         if command is not None:
             parser.set_defaults(command=command)
         return parser
+
+    def service(self, purpose: str, command: Callable[[argparse.Namespace], int]) -> None:
+        """`service install|uninstall`."""
+        from restunnel_protocol.program.service_command import add_service_actions
+
+        parser = self._commands.add_parser("service", parents=[self._common], help=purpose)
+        actions = parser.add_subparsers(required=True, metavar="ACTION")
+        add_service_actions(actions, self._common, command)
 
     def below(self, name: str, purpose: str) -> Adder:
         """A subcommand with subcommands of its own."""

@@ -16,7 +16,7 @@ from restunnel_protocol import PrivateKey
 from restunnel_protocol.limits import PROCESS_WINDOW_BUDGET
 from restunnel_protocol.program.errors import ExitCode, ProgramError
 from restunnel_protocol.program.files import lock
-from restunnel_protocol.program.service import StopSignals, announce_ready, notify
+from restunnel_protocol.program.service import StopSignals, announce_ready, notify, watchdog
 from restunnel_protocol.records import fastest_suite
 from restunnel_protocol.windows import WindowBudget
 
@@ -129,14 +129,15 @@ async def run(load: Callable[[], Config], ready_fd: int | None) -> int:
             signals.on_hangup(lambda: node.reconfigure(load))
             await control.start()
             node.reload()
-            announce_ready(ready_fd)
-            await signals.first.wait()
-            notify("STOPPING=1")
-            log.info("stopping")
-            await control.stop()
-            if not await signals.grace(node.drain(), config.grace):
-                log.warning("streams that were still running are cut off")
-            await node.close()
+            with watchdog():
+                announce_ready(ready_fd)
+                await signals.first.wait()
+                notify("STOPPING=1")
+                log.info("stopping")
+                await control.stop()
+                if not await signals.grace(node.drain(), config.grace):
+                    log.warning("streams that were still running are cut off")
+                await node.close()
         return ExitCode.OK
     finally:
         holder.close()

@@ -68,7 +68,24 @@ def _parser() -> argparse.ArgumentParser:
     forget.set_defaults(command=_forget)
 
     _add_policy(commands, common)
+    _add_care(commands, common)
     return parser
+
+
+def _add_care(commands: Any, common: argparse.ArgumentParser) -> None:
+    from restunnel_protocol.program.service_command import add_service_actions
+
+    doctor = commands.add_parser(
+        "doctor", parents=[common], help="look for what keeps the node from working"
+    )
+    doctor.add_argument("--config", type=Path, metavar="F", help="configuration file (TOML)")
+    doctor.add_argument("--json", action="store_true", help="print one JSON document")
+    doctor.set_defaults(command=_doctor)
+    service = commands.add_parser(
+        "service", parents=[common], help="run the node for good (systemd, launchd)"
+    )
+    actions = service.add_subparsers(required=True, metavar="ACTION")
+    add_service_actions(actions, common, _service)
 
 
 def _add_policy(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -152,6 +169,20 @@ def _status(arguments: argparse.Namespace) -> int:
         problem = f" ({hub['problem']})" if hub["problem"] else ""
         print(f"{hub['hub']}  {hub['state']}{problem}  {hub['streams']} streams")
     return ExitCode.OK
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from restunnel_protocol.program.checks import report
+
+    from .doctor import examine
+
+    return report(examine(arguments), as_json=arguments.json)
+
+
+def _service(arguments: argparse.Namespace) -> int:
+    from restunnel_protocol.program.service_command import run_service_command
+
+    return run_service_command(PROGRAM, "Restunnel node", arguments)
 
 
 def _hubs(arguments: argparse.Namespace) -> int:

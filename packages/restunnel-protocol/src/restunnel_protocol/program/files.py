@@ -76,6 +76,7 @@ def write_private(path: Path, content: bytes, *, replace: bool = True) -> None:
             temporary.unlink()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN_FLAGS
         with open(os.open(temporary, flags, PRIVATE_FILE_MODE), "wb") as file:
+            _give_to_owner(file.fileno(), path.parent)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -94,6 +95,7 @@ def lock(path: Path, holder: str) -> IO[bytes]:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _OPEN_FLAGS, PRIVATE_FILE_MODE)
     file = open(descriptor, "r+b")  # noqa: SIM115 - it stays open as long as the lock is held
+    _give_to_owner(descriptor, path.parent)
     try:
         _lock_file(file)
     except OSError as error:
@@ -103,6 +105,13 @@ def lock(path: Path, holder: str) -> IO[bytes]:
             hint="stop it first, or give this one its own --data-dir",
         ) from error
     return file
+
+
+def _give_to_owner(descriptor: int, directory: Path) -> None:
+    """A file that root makes in a service's directory is the service's."""
+    if os.name == "posix" and os.geteuid() == 0:
+        owner = directory.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _lock_file(file: IO[bytes]) -> None:
