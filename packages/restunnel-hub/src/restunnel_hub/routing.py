@@ -254,6 +254,8 @@ def _why_none(
     telling = [found for found in obstacles if found not in (None, RouteFailure.OFFLINE)]
     if not telling or telling[0] is None:
         return RouteError(RouteFailure.OFFLINE if route.named else RouteFailure.NO_NODE)
+    if telling[0] is RouteFailure.EXIT_COUNTRY and country_of is None:
+        return RouteError(telling[0], "no country is known here: the hub has no geoip database")
     return RouteError(telling[0])
 
 

@@ -69,6 +69,7 @@ class Tunnel:
         self.agent = ""
         self._registry = registry
         self._journal = journal
+        self._goodbye = ""
         self._settled = (0, 0)
         self._link: Link | None = None
         self._closed = asyncio.get_running_loop().create_future()
@@ -148,12 +149,12 @@ class Tunnel:
 
     def go_away_received(self, link: Link, event: GoAwayReceived) -> None:
         message = GoAway(event.reason, event.retry_after, event.detail)
-        log.info("%s says goodbye: %s", self.node.record.name, event.detail or message.reason_name)
+        self._goodbye = event.detail or message.reason_name
 
     def link_closed(self, link: Link, reason: GoAwayReason | None, detail: str) -> None:
         self.settle()
         if self.node.tunnel is self:
-            self._journal.note("lost", self.node.record, detail)
+            self._journal.note("lost", self.node.record, self._goodbye or detail)
         self._registry.lost(self.node, self)
         self._closed.set_result(None)
         if self._on_closed is not None:
