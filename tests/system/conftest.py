@@ -12,7 +12,7 @@ from support.origin import origin
 from support.services import Hub, Node, tunnel
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_tunnel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Node]]:
     """A paired and connected hub and node for tests that leave them as they are."""
     with tunnel(tmp_path_factory.mktemp("tunnel")) as pair:

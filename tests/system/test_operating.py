@@ -35,6 +35,8 @@ from support.services import (
     wait_until,
 )
 
+pytestmark = pytest.mark.xdist_group("operating")  # many share a hub
+
 
 def explained(hub: Hub, username: str = "") -> str:
     """The failure that `explain` tells; empty if somebody serves."""
@@ -75,19 +77,21 @@ async def call(hub: Hub, *arguments: str) -> str:
     return await asyncio.to_thread(hub.call, *arguments)
 
 
-async def test_no_more_streams_than_the_limit(hub: Hub):
-    hub.start()
-    node = await scripted(hub)
-    await call(hub, "node", "limit", "phone", "--streams", "2")
-    streams = [await connect(hub) for _ in range(3)]
+async def test_no_more_streams_than_the_limit(common_hub: Hub):
+    hub, name = common_hub, "limited"
+    node = await scripted(hub, name)
+    await call(hub, "node", "limit", name, "--streams", "2")
+    streams = [await connect(hub, name) for _ in range(3)]
     assert [code for _, code in streams] == [0, 0, 1]
-    assert await asyncio.to_thread(explained, hub) == "full"
+    assert await asyncio.to_thread(explained, hub, name) == "full"
     streams[0][0].close()
-    await asyncio.to_thread(wait_until, lambda: explained(hub) == "", "room for another stream")
-    sock, code = await connect(hub)
+    await asyncio.to_thread(
+        wait_until, lambda: explained(hub, name) == "", "room for another stream"
+    )
+    sock, code = await connect(hub, name)
     assert code == 0
-    await call(hub, "node", "limit", "phone", "--streams", "none")
-    other, code = await connect(hub)
+    await call(hub, "node", "limit", name, "--streams", "none")
+    other, code = await connect(hub, name)
     assert code == 0
     for each in (sock, other, *(stream for stream, _ in streams)):
         each.close()
@@ -152,11 +156,11 @@ async def test_bytes_of_a_day_end_the_streams_and_take_no_new_ones(hub: Hub):
     await call(hub, "node", "limit", "phone", "--per-day", "none")
 
 
-async def test_a_bandwidth_is_kept_in_both_directions_also_by_running_streams(hub: Hub):
-    hub.start()
-    node = await scripted(hub)
-    sock, _ = await connect(hub)
-    await call(hub, "node", "limit", "phone", "--bandwidth", "1MB")
+async def test_a_bandwidth_is_kept_in_both_directions_also_by_running_streams(common_hub: Hub):
+    hub, name = common_hub, "slow"
+    node = await scripted(hub, name)
+    sock, _ = await connect(hub, name)
+    await call(hub, "node", "limit", name, "--bandwidth", "1MB")
     size = 1_500_000
     begun = time.monotonic()
 
@@ -169,7 +173,7 @@ async def test_a_bandwidth_is_kept_in_both_directions_also_by_running_streams(hu
     await asyncio.to_thread(exchange)
     assert time.monotonic() - begun > 1.0
     done = await asyncio.to_thread(
-        run, "restunnel-hub", "--data-dir", hub.data_dir, "node", "limit", "phone", "--bandwidth=1k"
+        run, "restunnel-hub", "--data-dir", hub.data_dir, "node", "limit", name, "--bandwidth=1k"
     )
     assert done.returncode == 2
     assert "at least" in done.stderr
@@ -177,15 +181,15 @@ async def test_a_bandwidth_is_kept_in_both_directions_also_by_running_streams(hu
     await node.leave()
 
 
-async def test_a_note_and_who_a_node_is(hub: Hub):
-    hub.start()
-    node = await scripted(hub)
-    await call(hub, "node", "note", "phone", "Anna's old one, in the kitchen")
-    shown = await asyncio.to_thread(named, hub)
+async def test_a_note_and_who_a_node_is(common_hub: Hub):
+    hub, name = common_hub, "noted"
+    node = await scripted(hub, name)
+    await call(hub, "node", "note", name, "Anna's old one, in the kitchen")
+    shown = await asyncio.to_thread(named, hub, name)
     assert shown["note"] == "Anna's old one, in the kitchen"
     assert shown["key"] == str(node.key.public)
     assert shown["address"] == "127.0.0.1"
-    text = await call(hub, "node", "show", "phone")
+    text = await call(hub, "node", "show", name)
     assert "max streams: no limit" in text
     await node.leave()
 
@@ -344,8 +348,8 @@ def test_an_exposed_dashboard_asks_for_the_password_everywhere(hub: Hub):
     assert log_in("correct+horse+battery")[0] == 403
 
 
-async def test_a_revocation_ends_every_stream_within_a_tenth_of_a_second(hub: Hub):
-    hub.start()
+async def test_a_revocation_ends_every_stream_within_a_tenth_of_a_second(common_hub: Hub):
+    hub = common_hub
     times = []
     for number in range(5):
         node = await scripted(hub, f"phone{number}")

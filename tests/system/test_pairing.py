@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import qrcode
 
 from restunnel_protocol import PairingLink
 from support.services import BIN, PATIENCE, Hub, Node, check, run, wait_until
@@ -177,6 +178,14 @@ def test_a_node_serves_several_hubs_each_on_its_own_tunnel(
         assert len(json.loads(node.call("hubs", "--json"))) == 1
     finally:
         second.destroy()
+
+
+def test_a_picture_of_the_code_pairs(hub: Hub, node: Node, tmp_path: Path):
+    hub.start()
+    picture = tmp_path / "code.png"
+    qrcode.make(hub.link("--name", "tv")).save(picture)
+    node.call("pair", picture)
+    assert [n["name"] for n in hub.nodes()] == ["tv"]
 
 
 @pytest.mark.parametrize("command", [["rename", "{}", "laptop"], ["group", "{}", "home"]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -77,19 +77,22 @@ def _by_name(nodes: list[dict[str, Any]], field: str) -> dict[tuple[str, ...], f
     return {(node["name"],): float(node[field]) for node in nodes}
 
 
-def _gauge(
-    name: str, text: str, labels: list[str], values: Mapping[tuple[str, ...], float]
-) -> GaugeMetricFamily:
-    metric = GaugeMetricFamily(f"restunnel_{name}", text, labels=labels)
+Family = TypeVar("Family", GaugeMetricFamily, CounterMetricFamily)
+
+
+def _fill(metric: Family, values: Mapping[tuple[str, ...], float]) -> Family:
     for label, value in values.items():
         metric.add_metric(label, value)
     return metric
+
+
+def _gauge(
+    name: str, text: str, labels: list[str], values: Mapping[tuple[str, ...], float]
+) -> GaugeMetricFamily:
+    return _fill(GaugeMetricFamily(f"restunnel_{name}", text, labels=labels), values)
 
 
 def _counter(
     name: str, text: str, labels: list[str], values: Mapping[tuple[str, ...], float]
 ) -> CounterMetricFamily:
-    metric = CounterMetricFamily(f"restunnel_{name}", text, labels=labels)
-    for label, value in values.items():
-        metric.add_metric(label, value)
-    return metric
+    return _fill(CounterMetricFamily(f"restunnel_{name}", text, labels=labels), values)

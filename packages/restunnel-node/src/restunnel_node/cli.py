@@ -42,7 +42,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     pair = commands.add_parser("pair", parents=[common], help="pair this device with a hub")
-    pair.add_argument("link", metavar="LINK|-", help="the pairing link, or - to read it from stdin")
+    pair.add_argument(
+        "link",
+        metavar="LINK|IMAGE|-",
+        help="the pairing link, a picture of its QR code, or - to read the link from stdin",
+    )
     pair.add_argument(
         "--timeout", default="10s", metavar="TIME", help="how long to wait for the hub (10s)"
     )
@@ -123,8 +127,7 @@ def _pair(arguments: argparse.Namespace) -> int:
         timeout = parse_duration(arguments.timeout)
     except ValueError as error:
         raise ProgramError(f"--timeout: {error}", code=ExitCode.USAGE) from error
-    text = sys.stdin.readline() if arguments.link == "-" else arguments.link
-    link = parse_link(text)
+    link = parse_link(_link_text(arguments.link))
     paths = open_paths(arguments)
     enrolment = Enrolment(
         load_or_create(FileKeyStore(paths.key)),
@@ -138,6 +141,18 @@ def _pair(arguments: argparse.Namespace) -> int:
     if not _tell_running(paths, "reload"):
         print("start the node with: restunnel-node run")
     return ExitCode.OK
+
+
+def _link_text(given: str) -> str:
+    """The link in what stands for it on the command line."""
+    if given == "-":
+        return sys.stdin.readline()
+    if given.startswith("restunnel:") or not Path(given).exists():
+        return given
+
+    from .picture import read_link
+
+    return read_link(Path(given))
 
 
 def _run(arguments: argparse.Namespace) -> int:
