@@ -113,6 +113,7 @@ def website(directory: Path, files: Path | None = None) -> Iterator[Website]:
         asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        loop.run_until_complete(asyncio.sleep(0.1))  # transports close a turn after they are told
         loop.close()
 
 

@@ -111,12 +111,22 @@ def test_a_restored_hub_is_the_same_hub_to_its_nodes(own_tunnel: tuple[Hub, Node
         again.destroy()
 
 
-@pytest.mark.parametrize("damage", ["text", "cut", "without key", "bad database", "bad key"])
-def test_what_is_no_backup_changes_nothing(hub: Hub, tmp_path: Path, damage: str):
+DAMAGES = ["text", "cut", "without key", "bad database", "bad key"]
+
+
+def test_what_is_no_backup_changes_nothing(hub: Hub, tmp_path: Path):
     hub.start()
-    saved, parts = tmp_path / "hub.tar", tmp_path / "parts"
-    hub.call("backup", saved)
+    whole = tmp_path / "whole.tar"
+    hub.call("backup", whole)
     hub.stop()
+    for damage in DAMAGES:
+        refuse_damaged(hub, whole, tmp_path / damage, damage)
+
+
+def refuse_damaged(hub: Hub, whole: Path, directory: Path, damage: str) -> None:
+    directory.mkdir()
+    saved, parts = directory / "hub.tar", directory / "parts"
+    saved.write_bytes(whole.read_bytes())
     with tarfile.open(saved) as archive:
         archive.extractall(parts, filter="data")
     if damage == "text":

@@ -377,7 +377,7 @@ async def test_a_revocation_ends_every_stream_within_a_tenth_of_a_second(common_
     assert max(times) < 0.1
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.003])
+@pytest.mark.parametrize("delay", [pytest.param(0.0, marks=pytest.mark.slow), 0.003])
 def test_a_revocation_that_was_acknowledged_holds_after_kill_9(hub: Hub, node: Node, delay: float):
     """Killed at any point: what was acknowledged holds, and what was not is whole."""
     hub.start()

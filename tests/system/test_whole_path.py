@@ -103,7 +103,10 @@ def test_a_gigabyte_goes_up_whole(shared_tunnel, origin_port, curl, kind, size):
     assert output.decode() == pattern_digest(size)
 
 
-@pytest.mark.parametrize("kind", PROXIES)
+@pytest.mark.parametrize(
+    "kind",
+    ["socks5", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("http", "connect"))],
+)
 def test_two_hundred_at_once_each_get_their_own_answer(
     shared_tunnel, origin_port, curl, kind, tmp_path
 ):
