@@ -122,7 +122,9 @@ def test_a_second_service_on_the_same_data(own_tunnel: tuple[Hub, Node]):
         assert_clear(done, service.program, 1, message)
 
 
-@pytest.mark.parametrize("name", ["socks", "http", "dashboard"])
+@pytest.mark.parametrize(
+    "name", ["socks", pytest.param("http", marks=pytest.mark.slow), "dashboard"]
+)
 def test_a_private_service_is_not_exposed(tmp_path: Path, name: str):
     for host in ("0.0.0.0", "[::]", "192.0.2.1"):
         done = run("restunnel-hub", "run", "--data-dir", tmp_path / "hub", f"--{name}={host}:0")

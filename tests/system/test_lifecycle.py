@@ -50,7 +50,9 @@ def begin_download(hub: Hub, port: int) -> socket.socket:
     return sock
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 @pytest.mark.parametrize("which", [0, 1], ids=["hub", "node"])
 def test_an_idle_service_stops_at_once_and_quietly(own_tunnel, which, number):
     service = own_tunnel[which]

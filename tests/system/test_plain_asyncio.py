@@ -51,7 +51,10 @@ def plain(tmp_path_factory: pytest.TempPathFactory):
         hub.destroy()
 
 
-@pytest.mark.parametrize("proxy", ["socks5h://{socks5}", "http://{http}"])
+@pytest.mark.parametrize(
+    "proxy",
+    [pytest.param("socks5h://{socks5}", marks=pytest.mark.slow), "http://{http}"],
+)
 def test_bytes_arrive_whole_down_and_up(plain, curl, proxy, tmp_path: Path):
     hub, _, port = plain
     options = ["-sS", "--proxy", proxy.format(**hub.listeners)]
