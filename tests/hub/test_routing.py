@@ -13,7 +13,6 @@ from restunnel_hub.routing import (
     Route,
     RouteError,
     RouteFailure,
-    choose,
     parse_route,
     rank,
 )
@@ -44,6 +43,11 @@ ALL = [PHONE, LAPTOP, OFFICE]
 
 def off(candidate: Candidate) -> Candidate:
     return replace(candidate, online=False)
+
+
+def choose(route: Route, candidates, **options) -> Candidate:
+    """The first of `rank`, which serves unless it fails."""
+    return next(rank(route, candidates, **options))
 
 
 def pick(username: str, candidates=ALL, **options) -> str:

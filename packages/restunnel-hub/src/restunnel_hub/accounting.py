@@ -49,6 +49,10 @@ class Accounting:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Have the store know all that has passed until now."""
         self.sample()
         await self.write()
 

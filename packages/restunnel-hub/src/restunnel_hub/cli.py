@@ -89,7 +89,7 @@ class Adder:
         self,
         name: str,
         purpose: str,
-        command: Callable[[argparse.Namespace], int] | None,
+        command: Callable[[argparse.Namespace], int],
         *,
         json: bool = False,
     ) -> argparse.ArgumentParser:
@@ -99,8 +99,7 @@ class Adder:
         )
         if json:
             parser.add_argument("--json", action="store_true", help="print one JSON document")
-        if command is not None:
-            parser.set_defaults(command=command)
+        parser.set_defaults(command=command)
         return parser
 
     def service(self, purpose: str, command: Callable[[argparse.Namespace], int]) -> None:

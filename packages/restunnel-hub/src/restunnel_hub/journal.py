@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -59,7 +59,6 @@ class Journal:
         self._writing: set[asyncio.Task[None]] = set()
         self.counts: dict[str, int] = dict.fromkeys(KINDS, 0)
         """Events of each kind since the start."""
-        self.listeners: list[Callable[[NewEvent], None]] = []
 
     def note(
         self, kind: str, node: NodeRecord | None = None, detail: str = "", *, stored: bool = False
@@ -81,9 +80,7 @@ class Journal:
             log.info("refused", node=node.name, **({"detail": detail} if detail else {}))
         event = self._event("refused", node, detail)
         count = first.count + 1 if first is not None else 1
-        self._refused[key] = NewEvent(
-            event.at, event.kind, event.node_id, event.node, detail, count
-        )
+        self._refused[key] = replace(event, count=count)
         if len(self._refused) >= MAX_REFUSED:
             self._flush_refused()
         elif self._refused_timer is None:
@@ -94,17 +91,18 @@ class Journal:
     def _event(self, kind: str, node: NodeRecord | None, detail: str) -> NewEvent:
         self.counts[kind] += 1
         node_id, name = (node.id, node.name) if node is not None else ("", "")
-        event = NewEvent(time.time(), kind, node_id, name, detail)
-        for listener in self.listeners:
-            listener(event)
-        return event
+        return NewEvent(time.time(), kind, node_id, name, detail)
 
-    def _flush_refused(self) -> None:
+    def _take_refused(self) -> None:
+        """What was counted together is an event to be written."""
         if self._refused_timer is not None:
             self._refused_timer.cancel()
             self._refused_timer = None
         self._pending += self._refused.values()
         self._refused.clear()
+
+    def _flush_refused(self) -> None:
+        self._take_refused()
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -125,10 +123,8 @@ class Journal:
 
     async def close(self) -> None:
         """Write all that is left."""
-        for timer in (self._timer, self._refused_timer):
-            if timer is not None:
-                timer.cancel()
-        self._pending += self._refused.values()
-        self._refused.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._take_refused()
         await asyncio.gather(*self._writing)
         await self.flush()

@@ -97,8 +97,7 @@ class Operations:
     async def traffic(self, text: str) -> dict[str, Any]:
         """What a node has carried, day by day (UTC)."""
         node = self._find(text)
-        self.accounting.sample()
-        await self.accounting.write()
+        await self.accounting.settle()
         days = await self.store.call(self.store.store.ledger.days, node.record.id)
         return {
             "node": _describe(node),
@@ -166,8 +165,7 @@ class Operations:
 
     async def list_clients(self) -> list[dict[str, Any]]:
         """Every account, and what came without one (the name is empty)."""
-        self.accounting.sample()
-        await self.accounting.write()
+        await self.accounting.settle()
         return [
             {
                 "name": client.name,
@@ -260,7 +258,7 @@ def _describe(node: Node) -> dict[str, Any]:
     record, tunnel, usage = node.record, node.tunnel, node.usage
     if tunnel is not None:
         tunnel.settle()
-    usage.exceeds(None, None)  # a day may have ended since the last traffic
+    usage.turn()  # a day may have ended since the last traffic
     obstacle = node.unavailable
     return {
         "id": record.id,

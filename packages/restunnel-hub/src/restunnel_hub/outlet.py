@@ -19,7 +19,7 @@ from restunnel_protocol.program.settings import format_duration
 
 from .proxy_request import Failure, ProxyRequest
 from .registry import Node, Registry
-from .routing import CountryOf, RouteError, RouteFailure, parse_route, rank
+from .routing import CountryOf, Route, RouteError, RouteFailure, parse_route, rank
 from .session_clock import SessionClock
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,10 @@ class RoutePolicy:
 
     spread: bool = False
     session_lifetime: float = 0.0
+
+    def lifetime(self, route: Route) -> float:
+        """Seconds for which the session of a route lasts; 0: no end."""
+        return self.session_lifetime if route.lifetime is None else route.lifetime
 
 
 class DialHandler(Protocol):
@@ -113,7 +117,7 @@ class Outlet:
         route, policy = parsed(username), self._policy()
         generation = 0
         if route.session:
-            lifetime = policy.session_lifetime if route.lifetime is None else route.lifetime
+            lifetime = policy.lifetime(route)
             scope = route.group or route.node or route.name
             generation = self._sessions.generation(scope, route.session, lifetime, use=use)
         return rank(
@@ -129,7 +133,7 @@ class Outlet:
         route, policy = parsed(username), self._policy()
         where = "of the nodes it names" if route.named else "of all nodes"
         if route.session:
-            lifetime = policy.session_lifetime if route.lifetime is None else route.lifetime
+            lifetime = policy.lifetime(route)
             end = f" for {format_duration(lifetime)} from its first use" if lifetime else ""
             how = f"the session's own {where}, by its hash{end}"
         elif policy.spread and not route.node:

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from itertools import islice
 from typing import Final, Protocol, TypeVar
 from urllib.parse import unquote
 
@@ -200,11 +199,6 @@ def rank(
     if first is None:
         raise _why_none(route, ordered, country_of)
     return _chain(first, found)
-
-
-def choose(route: Route, candidates: Sequence[C], **options: object) -> C:
-    """The first of `rank`."""
-    return next(islice(rank(route, candidates, **options), 1))  # type: ignore[arg-type]
 
 
 def _chain(first: C, others: Iterator[C]) -> Iterator[C]:

@@ -56,7 +56,7 @@ class Usage:
         traffic = Traffic(received, sent, streams)
         if not traffic:
             return
-        self._turn(today(now))
+        self.turn(now)
         self.total.add(traffic)
         self.day_bytes += traffic.bytes
         self.month_bytes += traffic.bytes
@@ -64,7 +64,7 @@ class Usage:
 
     def exceeds(self, max_day: int | None, max_month: int | None) -> bool:
         """Whether the bytes of this day or month have reached a limit."""
-        self._turn(today())
+        self.turn()
         return (max_day is not None and self.day_bytes >= max_day) or (
             max_month is not None and self.month_bytes >= max_month
         )
@@ -74,8 +74,9 @@ class Usage:
         pending, self._pending = self._pending, {}
         return pending
 
-    def _turn(self, day: str) -> None:
+    def turn(self, now: float | None = None) -> None:
         """Begin a new day, and a new month, once they are there."""
+        day = today(now)
         if day == self.day:
             return
         if day[:7] != self.day[:7]:
